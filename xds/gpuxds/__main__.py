@@ -1,0 +1,5 @@
+"""`python -m gpuxds` is the `gpuxds` program."""
+
+from gpuxds.cli import main
+
+main()

@@ -1,0 +1,86 @@
+"""Every exception gpuxds raises on purpose, in one tree.
+
+    GpuxdsError
+    ├── PolicyError        a policy cannot be used; carries every problem found, each with its place
+    ├── FleetError         a source of endpoints cannot be read
+    ├── SignalError        a metric page cannot be used
+    ├── SnapshotError      resources contradict each other; names them; nothing was published
+    ├── ProtocolError      an xDS client broke the protocol; carries the gRPC status to close with
+    ├── DrainRefused       a drain would leave a pool without a serving endpoint
+    ├── UnknownEndpoint    no endpoint has that id
+    ├── StateError         persisted state cannot be read
+    └── EnvironmentProblem a part is missing or a port is taken; the text says how to mend it
+
+Errors of libraries are translated at the edge where they occur, so that a caller needs this file only.
+Messages carry both sides of a mismatch: what was found, and what is allowed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class GpuxdsError(Exception):
+    """Root of everything raised on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong in a file, with its place (1-based; 0 when it has none)."""
+
+    file: str
+    line: int
+    column: int
+    path: str
+    message: str
+    severity: str = "error"
+    """`error` stops the policy from being used, `warning` does not."""
+
+    def __str__(self) -> str:
+        word = "warning: " if self.severity == "warning" else ""
+        where = f"{self.path}: " if self.path else ""
+        return f"{self.file}:{self.line}:{self.column}: {where}{word}{self.message}"
+
+
+class PolicyError(GpuxdsError):
+    """A policy cannot be used. `problems` holds every error and warning found."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+class FleetError(GpuxdsError):
+    """A source of endpoints cannot be read; what it gave before stays in force."""
+
+
+class SignalError(GpuxdsError):
+    """A metric page cannot be used."""
+
+
+class SnapshotError(GpuxdsError):
+    """Resources contradict each other; the message names them and nothing was published."""
+
+
+class ProtocolError(GpuxdsError):
+    """An xDS client broke the protocol; the stream is closed with `status`."""
+
+    def __init__(self, message: str, status: str = "INVALID_ARGUMENT") -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class DrainRefused(GpuxdsError):
+    """A drain would leave a pool without a serving endpoint; `force` overrides."""
+
+
+class UnknownEndpoint(GpuxdsError):
+    """No endpoint has that id; the message lists near misses."""
+
+
+class StateError(GpuxdsError):
+    """Persisted state cannot be read; the server starts without it and says so."""
+
+
+class EnvironmentProblem(GpuxdsError):
+    """A part is missing or a port is taken; the message says how to mend it."""

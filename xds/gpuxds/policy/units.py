@@ -1,0 +1,25 @@
+"""Units as people write them: durations such as `500ms`, `5s`, `5m`, read into seconds."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
+
+
+def parse_duration(value: object) -> float:
+    """Seconds in a duration. Raises ValueError with what is allowed."""
+    if isinstance(value, str) and (match := PATTERN.fullmatch(value.strip())):
+        return float(match[1]) * UNITS_S[match[2]]
+    if isinstance(value, float) and math.isfinite(value) and value >= 0:
+        return value  # a default of the model, already in seconds
+    raise ValueError(f"{value!r} is not a duration; write a number with a unit: 500ms, 5s, 5m, 1h")
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(json_schema_extra={"type": "string"})]
+"""Seconds in Python, `500ms` in YAML."""

@@ -1,0 +1,1 @@
+"""What the endpoints say about themselves: fetched at the edges, kept as columns, read as immutable views."""
