@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-NO_LABELS: Mapping[str, str] = MappingProxyType({})
-
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
@@ -29,7 +27,7 @@ class MetricsTargets:
 
     engine_url: str
     gpu_url: str | None = None
-    gpu_labels: Mapping[str, str] = NO_LABELS
+    gpu_labels: Mapping[str, str] = field(default_factory=dict)
     """Which GPUs of a shared DCGM page are this endpoint's, for example {"gpu": "0"}; empty: all of them."""
 
 
@@ -51,7 +49,7 @@ class Endpoint:
     ip: str | None = None
     """The address Envoy is given (EDS takes IPs only); None until the host name was resolved."""
     price_per_hour: float | None = None
-    labels: Mapping[str, str] = NO_LABELS
+    labels: Mapping[str, str] = field(default_factory=dict)
     source: str = "policy"
     """Where it was declared, for people: `policy`, or `file_sd:/path/file.json`."""
 

@@ -22,7 +22,9 @@ def name_only(value: object) -> object:
 class Model(BaseModel):
     """Nothing unknown, nothing mutable, no NaN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class GpuSpec(Model):

@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 class Parameters(BaseModel):
     """Base of every strategy's parameters: nothing unknown, nothing mutable, no NaN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class GpuAware(Parameters):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Annotated
 
@@ -16,10 +15,12 @@ def parse_duration(value: object) -> float:
     """Seconds in a duration. Raises ValueError with what is allowed."""
     if isinstance(value, str) and (match := PATTERN.fullmatch(value.strip())):
         return float(match[1]) * UNITS_S[match[2]]
-    if isinstance(value, float) and math.isfinite(value) and value >= 0:
-        return value  # a default of the model, already in seconds
     raise ValueError(f"{value!r} is not a duration; write a number with a unit: 500ms, 5s, 5m, 1h")
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(json_schema_extra={"type": "string"})]
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    Field(json_schema_extra={"type": "string", "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h)$"}),
+]
 """Seconds in Python, `500ms` in YAML."""

@@ -1,0 +1,185 @@
+"""What can be wrong between fields: each check yields findings with the path they concern.
+
+An error would make Envoy or the decision misbehave; a warning is something a careful colleague would ask
+about. A memory size that contradicts its GPU model is an error, because tiers and priors follow from it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from gpuxds.policy.build import split_address
+from gpuxds.policy.gpus import PRIORS, known, memory_of
+from gpuxds.policy.model import EndpointSpec, EngineSignals, GpuSpec, Policy, PoolSpec
+from gpuxds.policy.positions import Path, dotted
+from gpuxds.policy.strategies import ConsistentHash
+
+MEMORY_TOLERANCE = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One problem between fields."""
+
+    path: Path
+    message: str
+    severity: str = "error"
+
+
+def findings(policy: Policy) -> list[Finding]:
+    """Everything found, in the order of the file's sections."""
+    return [finding for check in CHECKS for finding in check(policy)]
+
+
+def pools_are_distinct(policy: Policy) -> Iterator[Finding]:
+    """Names and prefixes tell pools apart."""
+    names: dict[str, int] = {}
+    prefixes: dict[str, int] = {}
+    for index, pool in enumerate(policy.pools):
+        first = names.setdefault(pool.name, index)
+        if first != index:
+            yield Finding(("pools", index, "name"), f"{pool.name!r} is the name of pools[{first}] too")
+        other = prefixes.setdefault(pool.match.prefix, index)
+        if other != index:
+            text = f"prefix {pool.match.prefix!r} is pools[{other}]'s too; that pool would take every request"
+            yield Finding(("pools", index, "match", "prefix") if "match" in pool.model_fields_set else
+                          ("pools", index, "name"), text)  # fmt: skip
+
+
+def pools_have_endpoints(policy: Policy) -> Iterator[Finding]:
+    """A pool without endpoints or sources answers everything with 503."""
+    for index, pool in enumerate(policy.pools):
+        if not pool.endpoints and pool.file_sd is None:
+            yield Finding(("pools", index), f"pool {pool.name!r} has no endpoints; give `endpoints` or `file_sd`")
+
+
+def endpoints_are_distinct(policy: Policy) -> Iterator[Finding]:
+    """Ids are unique everywhere, addresses within a pool."""
+    ids: dict[str, Path] = {}
+    addresses: dict[str, tuple[str, Path]] = {}
+    for path, pool, endpoint in stated(policy):
+        first = ids.setdefault(endpoint.id, path)
+        if first != path:
+            yield Finding((*path, "id"), f"{endpoint.id!r} is the id of {dotted(first)} too; ids are unique")
+        owner, other = addresses.setdefault(endpoint.address, (pool.name, path))
+        if other != path and owner == pool.name:
+            yield Finding((*path, "address"), f"{endpoint.address!r} is the address of {dotted(other)} too")
+        elif other != path:
+            text = f"{endpoint.address!r} is also in pool {owner!r}; each pool counts its load for itself"
+            yield Finding((*path, "address"), text, "warning")
+
+
+def addresses_are_usable(policy: Policy) -> Iterator[Finding]:
+    """Addresses and URLs have the form they need."""
+    for path, _, endpoint in stated(policy):
+        try:
+            split_address(endpoint.address)
+        except ValueError as error:
+            yield Finding((*path, "address"), str(error))
+        for name in ("engine", "gpu", "health"):
+            url = getattr(endpoint.metrics, name)
+            if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc):
+                text = f"{url!r} is not a URL; write http://host:port/path"
+                yield Finding((*path, "metrics", name), text)
+
+
+def gpus_are_known(policy: Policy) -> Iterator[Finding]:
+    """A GPU model brings priors; an unknown one must say its memory, and one contradicted is refused."""
+    for path, _, endpoint in stated(policy):
+        yield from gpu_findings(policy, (*path, "gpu"), endpoint.gpu, has_capacity=endpoint.capacity is not None)
+    for index, pool in enumerate(policy.pools):
+        if pool.file_sd and pool.file_sd.gpu:
+            place = ("pools", index, "file_sd", "gpu")
+            yield from gpu_findings(policy, place, pool.file_sd.gpu, has_capacity=pool.file_sd.capacity is not None)
+
+
+def gpu_findings(policy: Policy, path: Path, gpu: GpuSpec, *, has_capacity: bool) -> Iterator[Finding]:
+    """Findings on one GPU."""
+    memory_gb = memory_of(gpu.model, policy.gpu_models)
+    if memory_gb is not None:
+        if gpu.memory_gb is not None and abs(gpu.memory_gb / memory_gb - 1) > MEMORY_TOLERANCE:
+            text = (
+                f"{gpu.memory_gb:g} contradicts model {gpu.model!r}, which has {memory_gb:g}; correct one of them"
+            )
+            yield Finding((*path, "memory_gb"), text)
+        return
+    names = [*PRIORS, *policy.gpu_models]
+    close = difflib.get_close_matches(gpu.model.upper(), names, n=1)
+    hint = f" did you mean {close[0]!r}?" if close else f" known: {', '.join(names)};"
+    if gpu.memory_gb is None or not has_capacity:
+        text = f"GPU model {gpu.model!r} is not known;{hint} give memory_gb and capacity, or add it to gpu_models"
+        yield Finding((*path, "model"), text)
+    else:
+        text = f"GPU model {gpu.model!r} is not known;{hint} its speed is guessed from its memory"
+        yield Finding((*path, "model"), text, "warning")
+
+
+def hashes_have_a_key(policy: Policy) -> Iterator[Finding]:
+    """Consistent hashing needs exactly one key."""
+    for index, pool in enumerate(policy.pools):
+        if isinstance(pool.strategy, ConsistentHash):
+            cookie, header = pool.strategy.cookie, pool.strategy.header
+            if cookie and "header" in pool.strategy.model_fields_set and header:
+                yield Finding(("pools", index, "strategy"), "header and cookie are both given; give one")
+            elif not cookie and not header:
+                yield Finding(("pools", index, "strategy"), "no key to hash; give header or cookie")
+
+
+def signals_make_sense(policy: Policy) -> Iterator[Finding]:
+    """Cadence, timeouts and ages fit together."""
+    sections: tuple[tuple[str, EngineSignals], ...] = (
+        ("engine", policy.signals.engine),
+        ("gpu", policy.signals.gpu),
+    )
+    for name, spec in sections:
+        path: Path = ("signals", name)
+        if spec.interval < 0.05:
+            yield Finding((*path, "interval"), f"{spec.interval:g} s is too often; give at least 50ms")
+        if spec.timeout <= 0:
+            yield Finding((*path, "timeout"), "must be longer than 0s")
+        if spec.stale_after <= spec.interval:
+            text = f"{spec.stale_after:g} s is not above the interval of {spec.interval:g} s: all would be stale"
+            yield Finding((*path, "stale_after"), text)
+        if spec.absent_after < spec.stale_after:
+            yield Finding((*path, "absent_after"), "must not be below stale_after")
+        if spec.interval > 5 and name == "engine":
+            text = "above 5 s weights follow load too late; in simulation 15 s cost a quarter of goodput"
+            yield Finding((*path, "interval"), text, "warning")
+
+
+def groups_name_pools(policy: Policy) -> Iterator[Finding]:
+    """Node groups select something and refer to pools that exist."""
+    names = {pool.name for pool in policy.pools}
+    for index, group in enumerate(policy.node_groups):
+        if group.cluster is None and not group.metadata:
+            text = f"group {group.name!r} selects no proxy; give cluster or metadata"
+            yield Finding(("node_groups", index), text)
+        if group.name == "all":
+            yield Finding(("node_groups", index, "name"), "'all' is the group of proxies that match no other")
+        for position, pool in enumerate(group.pools):
+            if pool not in names:
+                close = difflib.get_close_matches(pool, names, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else f"; pools: {', '.join(sorted(names))}"
+                yield Finding(("node_groups", index, "pools", position), f"no pool {pool!r}{hint}")
+
+
+def stated(policy: Policy) -> Iterator[tuple[Path, PoolSpec, EndpointSpec]]:
+    """Every endpoint the policy states, with its path."""
+    for index, pool in enumerate(policy.pools):
+        for position, endpoint in enumerate(pool.endpoints):
+            yield ("pools", index, "endpoints", position), pool, endpoint
+
+
+CHECKS: tuple[Callable[[Policy], Iterator[Finding]], ...] = (
+    pools_are_distinct,
+    pools_have_endpoints,
+    endpoints_are_distinct,
+    addresses_are_usable,
+    gpus_are_known,
+    hashes_have_a_key,
+    signals_make_sense,
+    groups_name_pools,
+)
