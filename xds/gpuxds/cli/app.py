@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from gpuxds.cli import bootstrap, check
+from gpuxds.cli import check
 from gpuxds.errors import GpuxdsError
 
 app = typer.Typer(
@@ -21,7 +21,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(check.check)
-app.command()(bootstrap.bootstrap)
 
 
 def main() -> None:

@@ -41,4 +41,4 @@ def resolved(fleet: Fleet, answers: Mapping[str, Sequence[str]]) -> Fleet:
 
 def choose(current: str | None, found: Sequence[str]) -> str:
     """The current address while the name still has it, else the first in order; IPv4 before IPv6."""
-    return current if current in found else min(found, key=lambda ip: (":" in ip, ip))
+    return current if current is not None and current in found else min(found, key=lambda ip: (":" in ip, ip))

@@ -16,9 +16,9 @@ PATHS: Mapping[str, tuple[str, str]] = MappingProxyType({"vllm": ("/metrics", "/
 """Engine -> (path of its metric page, path of its health check)."""
 
 LABELS = frozenset(
-    {"id", "gpu_model", "gpu_memory_gb", "gpu_count", "capacity", "price_per_hour", "metrics_url", "gpu_metrics_url",
-     "health_url"}
-)  # fmt: skip
+    {"id", "gpu_model", "gpu_memory_gb", "gpu_count", "capacity", "price_per_hour"}
+    | {"metrics_url", "gpu_metrics_url", "health_url"}
+)
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from gpuxds.policy.build import split_address
-from gpuxds.policy.gpus import PRIORS, known, memory_of
+from gpuxds.policy.gpus import PRIORS, memory_of
 from gpuxds.policy.model import EndpointSpec, EngineSignals, GpuSpec, Policy, PoolSpec
 from gpuxds.policy.positions import Path, dotted
 from gpuxds.policy.strategies import ConsistentHash

@@ -174,8 +174,14 @@ class PoolDecision:
     """Whether the endpoint is in the assignment at all: it has an IP and is not drained."""
     terms: tuple[Term, ...]
     """All factors, the strategy's first, then ramp; their product is proportional to `wanted`."""
-    reasons: tuple[str, ...]
-    """One sentence per endpoint: why it is in this health, and what moved its weight most."""
+    cause: Ints
+    """`health.Cause` per endpoint: why it is in its health; `explain.reason` says it in words."""
+    equal: bool
+    """One weight for all, so that Envoy's full scan is in force."""
+    note: str
+    """A sentence on the pool as a whole."""
+    proxies: int
+    """Envoys the weights are for."""
     view: SignalView
     relaxation: Floats
     push: bool

@@ -1,0 +1,59 @@
+"""Presets: which series of an engine's page mean which signal, as tables.
+
+A row says where a signal is, how to combine its series, and its unit as a factor. Another engine is another
+table; no code. The first name that is on the page wins, so old and new names can stand side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+
+from gpuxds.signals.model import Signal
+
+
+class How(Enum):
+    """How the series of one name become one number."""
+
+    SUM = "sum of gauges"
+    MAX = "largest gauge"
+    TOTAL = "sum of counters"
+    RATE = "sum of counters, per second between pages"
+    MEAN = "histogram: mean of what was observed between pages"
+    LABEL_PRODUCT = "product of two numeric labels"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One signal of an engine."""
+
+    signal: Signal
+    how: How
+    names: tuple[str, ...]
+    """Metric names, the preferred one first; a histogram's without `_sum` and `_count`."""
+    where: Mapping[str, str] = field(default_factory=dict)
+    """Labels a series must have."""
+    factor: float = 1.0
+    offset: float = 0.0
+    """Signal = factor x value + offset."""
+    labels: tuple[str, str] = ("", "")
+    """For LABEL_PRODUCT."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One engine."""
+
+    name: str
+    rows: tuple[Row, ...]
+    evidence: tuple[str, ...]
+    """At least one of these names must be on the page: a page without engine series is not an idle engine."""
+
+
+def presets() -> Mapping[str, Preset]:
+    """Every engine preset by name."""
+    from gpuxds.signals.presets.vllm import VLLM
+
+    return MappingProxyType({VLLM.name: VLLM})

@@ -1,0 +1,243 @@
+"""Keeps one task per metric page, which fetches it about once an interval and records what it says.
+
+Every task has its own phase and a jitter, so that a fleet is not scraped in one burst. Rendering a page
+blocks an engine for a while, so a slow page is asked less often. One scraper serves all proxies: its cost
+grows with endpoints, not with requests. An engine page that fails is followed by a probe of the serving port
+at once, because the difference between blind and dead must be known within a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+
+import aiohttp
+import structlog
+
+from gpuxds.errors import SignalError
+from gpuxds.fleet.endpoint import Endpoint
+from gpuxds.policy.model import EngineSignals, Policy
+from gpuxds.signals.collect.fetch import FetchOptions, fetch, tls_context
+from gpuxds.signals.collect.probe import Answer, probe
+from gpuxds.signals.model import Signal
+from gpuxds.signals.presets import presets
+from gpuxds.signals.presets.dcgm import GpuReader
+from gpuxds.signals.reader import PageReader
+from gpuxds.signals.store import Store
+
+log = structlog.get_logger("gpuxds")
+
+FIRST_SPREAD_S = 0.5
+JITTER = 0.05
+SHARE_OF_TIME = 4.0
+"""A page may take a quarter of the time between two fetches."""
+ALIVE = {Signal.ANSWERED: 1.0, Signal.PROBE_REFUSALS: 0.0, Signal.PROBE_TIMEOUTS: 0.0}
+FAILURES = (SignalError, aiohttp.ClientError, OSError, TimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """How often and within what bounds a page is fetched."""
+
+    interval_s: float
+    options: FetchOptions
+
+    @classmethod
+    def of(cls, spec: EngineSignals) -> Cadence:
+        """From the policy."""
+        return cls(spec.interval, FetchOptions(spec.timeout, spec.max_bytes, spec.ca_file, spec.bearer_token_file))
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTarget:
+    """An engine page, and everything its task needs to know; a change of any of it is a new task."""
+
+    endpoint: Endpoint
+    engine: str
+    cadence: Cadence
+    ewma_s: float
+    probe_timeout_s: float
+    probe_tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class GpuTarget:
+    """A DCGM page and the endpoints whose GPUs it shows."""
+
+    url: str
+    endpoints: tuple[Endpoint, ...]
+    cadence: Cadence
+    out_xids: frozenset[int]
+    drain_xids: frozenset[int]
+
+
+Target = EngineTarget | GpuTarget
+Step = Callable[[str, ssl.SSLContext | None], Awaitable[None]]
+
+
+class Scraper:
+    """Follows the fleet with tasks. An async context manager: leaving it ends all of them."""
+
+    def __init__(
+        self, store: Store, *, now: Callable[[], float], rng: random.Random, on_event: Callable[[], None]
+    ) -> None:
+        self.store = store
+        self.now = now
+        self.rng = rng
+        self.on_event = on_event
+        self.running: dict[str, tuple[Target, asyncio.Task[None]]] = {}
+        self.failing: dict[str, str] = {}
+        """Page -> why it failed last; for people."""
+        self.scrapes = 0
+        self.failures = 0
+
+    async def __aenter__(self) -> Scraper:
+        connector = aiohttp.TCPConnector(limit=0, limit_per_host=2, keepalive_timeout=60)
+        self.session = aiohttp.ClientSession(connector=connector, auto_decompress=True)
+        self.probes = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True))
+        self.group = asyncio.TaskGroup()
+        await self.group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for _, task in self.running.values():
+            task.cancel()
+        self.running.clear()
+        try:
+            await self.group.__aexit__(kind, error, trace)
+        finally:
+            await self.session.close()
+            await self.probes.close()
+
+    def apply(self, endpoints: Iterable[Endpoint], policy: Policy) -> None:
+        """Follow a fleet: keep the tasks of targets that are the same, replace the rest."""
+        wanted = targets(tuple(endpoints), policy)
+        for key in [key for key, (target, _) in self.running.items() if wanted.get(key) != target]:
+            self.running.pop(key)[1].cancel()
+            self.failing.pop(key, None)
+        for key, target in wanted.items():
+            if key not in self.running:
+                self.running[key] = (target, self.group.create_task(self.follow(key, target)))
+
+    async def follow(self, key: str, target: Target) -> None:
+        """Fetch one page again and again, until cancelled."""
+        interval_s = target.cadence.interval_s
+        await asyncio.sleep(self.rng.uniform(0, min(interval_s, FIRST_SPREAD_S)))
+        try:
+            context = tls_context(target.cadence.options.ca_file) if target.cadence.options.ca_file else None
+        except SignalError as error:
+            log.error("scrape.unusable", target=key, error=str(error))
+            return
+        step = self.engine_step(target) if isinstance(target, EngineTarget) else self.gpu_step(target)
+        while True:
+            started = self.now()
+            await step(key, context)
+            took_s = self.now() - started
+            pause_s = max(interval_s * self.rng.uniform(1 - JITTER, 1 + JITTER), SHARE_OF_TIME * took_s)
+            if key in self.failing:
+                pause_s = interval_s
+            await asyncio.sleep(max(0.0, pause_s - took_s))
+
+    async def page(self, key: str, url: str, cadence: Cadence, context: ssl.SSLContext | None) -> bytes | None:
+        """The page, or None when it cannot be had; says so once."""
+        self.scrapes += 1
+        try:
+            return await fetch(self.session, url, cadence.options, context)
+        except FAILURES as error:
+            self.failed(key, error)
+            return None
+
+    def failed(self, key: str, error: BaseException) -> None:
+        """Count a failure; log it when it is a new one."""
+        self.failures += 1
+        text = str(error) or type(error).__name__
+        if self.failing.get(key) != text:
+            log.warning("scrape.failed", target=key, error=text)
+        self.failing[key] = text
+
+    def engine_step(self, target: EngineTarget) -> Step:
+        """One fetch of an engine page."""
+        reader = PageReader(presets()[target.engine], target.ewma_s)
+        endpoint, store = target.endpoint, self.store
+
+        async def step(key: str, context: ssl.SSLContext | None) -> None:
+            page = await self.page(key, endpoint.metrics.engine_url, target.cadence, context)
+            if page is None:
+                store.add(endpoint.id, Signal.SCRAPE_FAILURES, self.now())
+                await self.ask(target, context)
+                return
+            at = self.now()
+            try:
+                signals = reader.read(page, at)
+            except SignalError as error:
+                self.failed(key, error)
+                store.add(endpoint.id, Signal.SCRAPE_FAILURES, at)
+                store.record(endpoint.id, ALIVE, at)
+                return
+            back = self.failing.pop(key, None) is not None
+            store.record(endpoint.id, signals | ALIVE | {Signal.SCRAPE_FAILURES: 0.0}, at)
+            if back:
+                log.info("scrape.recovered", target=key)
+                self.on_event()
+
+        return step
+
+    async def ask(self, target: EngineTarget, context: ssl.SSLContext | None) -> None:
+        """Probe the serving port; repeat a timeout at once, so that a hung server is known in seconds."""
+        endpoint, store = target.endpoint, self.store
+        for _ in range(target.probe_tries):
+            answer = await probe(self.probes, endpoint, target.probe_timeout_s, context)
+            if answer is Answer.ALIVE:
+                store.record(endpoint.id, ALIVE, self.now())
+                return
+            count = Signal.PROBE_REFUSALS if answer is Answer.REFUSED else Signal.PROBE_TIMEOUTS
+            store.add(endpoint.id, count, self.now())
+            self.on_event()
+            if answer is Answer.REFUSED:
+                return
+
+    def gpu_step(self, target: GpuTarget) -> Step:
+        """One fetch of a DCGM page, read for each endpoint on it."""
+        readers = {
+            endpoint.id: GpuReader(endpoint.metrics.gpu_labels, target.out_xids, target.drain_xids)
+            for endpoint in target.endpoints
+        }
+
+        async def step(key: str, context: ssl.SSLContext | None) -> None:
+            page = await self.page(key, target.url, target.cadence, context)
+            if page is None:
+                return
+            try:
+                for endpoint_id, reader in readers.items():
+                    self.store.record(endpoint_id, reader.read(page, self.now()), self.now())
+            except SignalError as error:
+                self.failed(key, error)
+                return
+            self.failing.pop(key, None)
+
+        return step
+
+
+def targets(endpoints: tuple[Endpoint, ...], policy: Policy) -> dict[str, Target]:
+    """Every page of a fleet, by a name for logs; endpoints that share a DCGM page share its fetch."""
+    engines = {pool.name: pool.engine for pool in policy.pools}
+    spec, health = policy.signals, policy.health
+    found: dict[str, Target] = {}
+    by_url: dict[str, list[Endpoint]] = {}
+    for endpoint in endpoints:
+        found[f"{endpoint.id} engine"] = EngineTarget(
+            endpoint, engines[endpoint.pool], Cadence.of(spec.engine), spec.ewma, health.probe_timeout,
+            health.timeouts_to_fail,
+        )  # fmt: skip
+        if endpoint.metrics.gpu_url:
+            by_url.setdefault(endpoint.metrics.gpu_url, []).append(endpoint)
+    out_xids, drain_xids = frozenset(health.quarantine_xids), frozenset(health.drain_xids)
+    for url, sharing in by_url.items():
+        found[f"{url} gpu"] = GpuTarget(url, tuple(sharing), Cadence.of(spec.gpu), out_xids, drain_xids)
+    return found
