@@ -1,0 +1,1 @@
+"""One strategy per file: its weight function, built from its parameters."""

@@ -1,0 +1,1 @@
+"""One factor of the `gpu_aware` law per file: what it is for, its formula, its inputs."""

@@ -1,0 +1,180 @@
+"""One decision for one pool: health, then weights, then whether Envoy must be told.
+
+A pure function of what it is handed: the same policy, facts, view, memory, drains, proxies and time give the
+same bytes on every replica. The order matters: freezing decides what silence may do to health, health decides
+whose load counts, and the dead-band decides what of it all is worth a push.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from gpuxds.policy.model import Policy, PoolSpec
+from gpuxds.policy.priors import PriorColumns
+from gpuxds.scoring.contract import (
+    Carried,
+    Drain,
+    PoolDecision,
+    PoolInputs,
+    PoolMemory,
+    Weighing,
+)
+from gpuxds.scoring.facts import PoolFacts
+from gpuxds.scoring.freeze import frozen_since
+from gpuxds.scoring.health import Verdict, assess, relaxation
+from gpuxds.scoring.memory import realign
+from gpuxds.scoring.registry import weight_function
+from gpuxds.scoring.tokens import TokenMeans
+from gpuxds.scoring.weights import integers, largest_change, product, ramp
+from gpuxds.signals.model import Floats, Ints, Signal, SignalView
+from gpuxds.signals.presets.dcgm import SLOWDOWN_BITS
+
+SLOWEST = 0.05
+"""A clock ratio below this is a reading, not a speed."""
+
+
+def decide(
+    policy: Policy,
+    pool: PoolSpec,
+    facts: PoolFacts,
+    view: SignalView,
+    memory: PoolMemory,
+    drains: Mapping[str, Drain],
+    proxies: int,
+    now: float,
+    tokens: TokenMeans,
+) -> PoolDecision:
+    """Weights and health of every endpoint of a pool. `view` may cover more endpoints than the pool has."""
+    view = aligned(view, facts.ids)
+    known = set(memory.ids)
+    memory = realign(memory, facts.ids)
+    since = frozen_since(view, policy.health, memory.frozen_since, now)
+    verdict = assess(policy, pool, facts, view, memory, drains, frozen=bool(since), now=now)
+    blind = relaxation(view, policy.signals.engine.stale_after, policy.signals.relax_over)
+    inputs = PoolInputs(
+        ids=facts.ids,
+        now=now,
+        capacity=facts.capacity,
+        memory_gb=facts.memory_gb,
+        memory_per_gpu_gb=facts.memory_per_gpu_gb,
+        price_per_hour=facts.price_per_hour,
+        priors=throttled(facts.priors, view),
+        homogeneous=facts.homogeneous,
+        view=view,
+        usable=verdict.usable,
+        relaxation=np.zeros(len(facts.ids)) if since else blind,
+        proxies=proxies,
+        prompt_tokens=tokens.prompt_tokens,
+        output_tokens=tokens.output_tokens,
+    )
+    elapsed_s = max(0.0, now - memory.decided_at) if memory.decided_at else 0.0
+    weighing = weight_function(pool.strategy)(inputs, Carried(memory.columns, memory.scalars, elapsed_s))
+    terms = (*weighing.terms, ramp(verdict.ramp_from, policy.health.ramp, now))
+    wanted = integers(product(terms, len(facts.ids)), policy.weights.scale)
+    if since:
+        wanted = np.where(memory.weights > 0, memory.weights, wanted)
+    reason = push_reason(policy, memory, known, verdict, wanted, now, frozen=bool(since))
+    weights = wanted if reason else np.where(memory.weights > 0, memory.weights, wanted)
+    return PoolDecision(
+        pool=pool.name,
+        strategy=pool.strategy.name,
+        at=now,
+        endpoints=facts.endpoints,
+        ids=facts.ids,
+        weights=weights,
+        wanted=wanted,
+        health=verdict.health,
+        envoy_health=verdict.envoy_health,
+        in_eds=verdict.in_eds,
+        terms=terms,
+        cause=verdict.cause,
+        equal=weighing.equal,
+        note=weighing.note,
+        proxies=proxies,
+        view=view,
+        relaxation=blind,
+        push=bool(reason),
+        push_reason=reason,
+        frozen=bool(since),
+        alarms=verdict.alarms,
+        memory=remember(memory, verdict, weighing, weights, since, now, pushed=bool(reason)),
+    )
+
+
+def aligned(view: SignalView, ids: tuple[str, ...]) -> SignalView:
+    """The view of exactly `ids`; endpoints it does not know have never been seen."""
+    if view.ids == ids:
+        return view
+    where = {endpoint_id: row for row, endpoint_id in enumerate(view.ids)}
+    rows = np.array([where.get(endpoint_id, len(view.ids)) for endpoint_id in ids], dtype=np.int64)
+    nobody = np.full((len(Signal), 1), np.nan)
+    values = np.concatenate([view.values, nobody], axis=1)[:, rows]
+    times = np.concatenate([view.times, np.full_like(nobody, -np.inf)], axis=1)[:, rows]
+    return SignalView(ids, view.now, values, times, view.rules)
+
+
+def throttled(priors: PriorColumns, view: SignalView) -> PriorColumns:
+    """The priors at the clocks the GPUs run at now; clocks count only while the hardware says it slows down."""
+    bits = np.nan_to_num(view.fresh(Signal.THROTTLE_BITS)).astype(np.int64)
+    ratio = np.clip(view.fresh(Signal.SM_CLOCK_RATIO), SLOWEST, 1.0)
+    speed = np.where(((bits & SLOWDOWN_BITS) != 0) & ~np.isnan(ratio), ratio, 1.0)
+    if (speed == 1.0).all():
+        return priors
+    return replace(
+        priors,
+        step_s=priors.step_s / speed,
+        step_per_sequence_s=priors.step_per_sequence_s / speed,
+        prefill_tokens_per_s=priors.prefill_tokens_per_s * speed,
+    )
+
+
+def push_reason(
+    policy: Policy,
+    memory: PoolMemory,
+    known: set[str],
+    verdict: Verdict,
+    wanted: Ints,
+    now: float,
+    *,
+    frozen: bool,
+) -> str:
+    """Why Envoy must be told now; empty when it need not."""
+    was_in_eds = memory.weights > 0
+    if (was_in_eds != verdict.in_eds).any() or known - set(memory.ids):
+        return "membership"
+    if (verdict.in_eds & (memory.envoy_health != verdict.envoy_health)).any():
+        return "health"
+    if frozen or now - memory.pushed_at < policy.weights.min_interval:
+        return ""
+    change = largest_change(memory.weights, wanted, verdict.usable)
+    return "weights" if change > policy.weights.dead_band else ""
+
+
+def remember(
+    memory: PoolMemory,
+    verdict: Verdict,
+    weighing: Weighing,
+    weights: Ints,
+    frozen: float,
+    now: float,
+    *,
+    pushed: bool,
+) -> PoolMemory:
+    """What the next decision must know; weight 0 marks an endpoint that is not in the assignment."""
+    cause: Floats = verdict.cause.astype(np.float64)
+    return PoolMemory(
+        ids=memory.ids,
+        decided_at=now,
+        pushed_at=now if pushed else memory.pushed_at,
+        frozen_since=frozen,
+        health=verdict.health,
+        health_since=verdict.since,
+        ramp_from=verdict.ramp_from,
+        weights=np.where(verdict.in_eds, weights, 0),
+        envoy_health=verdict.envoy_health,
+        columns={**weighing.carried, "cause": cause},
+        scalars=dict(weighing.carried_scalars),
+    )
