@@ -1,0 +1,380 @@
+"""The loop: something changed, or the tick came → view → decide (pure) → publish what differs.
+
+One task decides; the others feed it (scrapers, watchers, DNS, the admin API) and poke it when something
+cannot wait for the tick, such as a refused connection or a drain. Nothing else changes decisions, so there
+is no locking, and a decision is a function of what it was handed.
+
+Until the first decision stands on an answer from every endpoint, or `grace_s` has passed, nothing is
+published: streams are held, and an Envoy that was configured before goes on with what it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from gpuxds.discovery.server import AdsServer
+from gpuxds.engine import state as saved
+from gpuxds.engine.census import Census
+from gpuxds.engine.drains import Drains
+from gpuxds.engine.observe import Metrics
+from gpuxds.engine.policy import PolicyHolder, Reload
+from gpuxds.engine.publisher import Publisher
+from gpuxds.engine.resolve import INTERVAL_S, lookup
+from gpuxds.engine.sources import Sources
+from gpuxds.engine.watch import changes
+from gpuxds.errors import SnapshotError, StateError, UnknownEndpoint
+from gpuxds.fleet.endpoint import Fleet
+from gpuxds.policy.model import Policy
+from gpuxds.scoring.contract import Drain, PoolDecision, PoolMemory
+from gpuxds.scoring.facts import PoolFacts, facts_of
+from gpuxds.scoring.memory import from_json, to_json
+from gpuxds.scoring.pipeline import decide
+from gpuxds.scoring.tokens import token_means
+from gpuxds.signals.collect.scrape import Scraper
+from gpuxds.signals.model import Freshness, Signal, SignalView
+from gpuxds.signals.store import Store, rules_of
+
+TICK_S = 1.0
+POKE_SPACING_S = 0.02
+"""Pokes this close together become one decision."""
+SAVE_EVERY_S = 1.0
+
+log = structlog.get_logger("gpuxds")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the command line says."""
+
+    policy_path: Path
+    state_path: Path
+    grace_s: float = 5.0
+    """Longest wait for fresh signals before the first publication."""
+
+
+@dataclass(slots=True)
+class Engine:
+    """Everything that is in force, and the tasks that keep it so."""
+
+    settings: Settings
+    server: AdsServer
+    now: Callable[[], float]
+    """Unix seconds that never jump back."""
+    rng: random.Random = field(default_factory=random.Random)
+    metrics: Metrics = field(default_factory=Metrics)
+    holder: PolicyHolder = field(init=False)
+    sources: Sources = field(default_factory=Sources)
+    fleet: Fleet = field(default_factory=Fleet)
+    facts: dict[str, PoolFacts] = field(default_factory=dict)
+    store: Store = field(init=False)
+    scraper: Scraper = field(init=False)
+    publisher: Publisher = field(default_factory=Publisher)
+    drains: Drains = field(default_factory=Drains)
+    census: Census = field(default_factory=Census)
+    memories: dict[str, PoolMemory] = field(default_factory=dict)
+    decisions: dict[str, PoolDecision] = field(default_factory=dict)
+    started_at: float = 0.0
+    ready: bool = False
+    poked: asyncio.Event = field(default_factory=asyncio.Event)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    alarms: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.holder = PolicyHolder(self.settings.policy_path)
+        self.started_at = self.now()
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+        return self.holder.current.policy
+
+    # -- start and stop ------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Read state and policy. Raises PolicyError when there is no policy to serve, good or last good."""
+        state = self.read_state()
+        outcome = self.holder.start(state.policy_text, self.now())
+        self.report_reload(outcome)
+        self.memories = {name: from_json(document) for name, document in state.pools.items()}
+        self.drains = Drains.restore(state.drains)
+        self.census.restore(state.proxies, self.now())
+        self.store = Store(rules_of(self.policy.signals))
+        self.scraper = Scraper(self.store, now=self.now, rng=self.rng, on_event=self.poke)
+
+    def read_state(self) -> saved.SavedState:
+        """The saved state; empty when there is none or it is unusable, which is logged."""
+        try:
+            state = saved.load(self.settings.state_path)
+        except StateError as error:
+            log.error("state.unusable", error=str(error))
+            state = None
+        if state is not None:
+            log.info("state.restored", age_s=round(self.now() - state.saved_at, 1), drains=len(state.drains))
+        return state or saved.SavedState()
+
+    async def run(self) -> None:
+        """Serve until `stop`. Feeders and the loop run in one task group: a defect in one ends all."""
+        self.publisher.configure(self.policy)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                await self.refresh_fleet()
+                tasks.create_task(self.watch())
+                tasks.create_task(self.resolve())
+                tasks.create_task(self.save_regularly())
+                tasks.create_task(self.decide_regularly())
+        finally:
+            await self.scraper.close()
+            self.save()
+
+    def stop(self) -> None:
+        """End `run` gracefully."""
+        self.stopping.set()
+        self.poke()
+
+    def poke(self) -> None:
+        """Something cannot wait for the tick."""
+        self.poked.set()
+
+    # -- what feeds the loop ---------------------------------------------------------------------------
+
+    async def watch(self) -> None:
+        """Reload the policy and file_sd files when they change."""
+        while not self.stopping.is_set():
+            paths = (self.holder.path, *self.sources.patterns(self.holder.current))
+            async for _ in changes(paths, self.stopping):
+                await self.reload()
+                if paths[1:] != self.sources.patterns(self.holder.current):
+                    break
+
+    async def reload(self) -> None:
+        """Take over whatever the files say now."""
+        outcome = self.holder.reload(self.now())
+        if outcome is not None:
+            self.report_reload(outcome)
+            if outcome.ok:
+                self.store.rules = rules_of(self.policy.signals)
+                self.publisher.configure(self.policy)
+        await self.refresh_fleet(force=outcome is not None and outcome.ok)
+
+    def report_reload(self, outcome: Reload) -> None:
+        """Say what an attempt to load did, in the log and in the metrics."""
+        self.metrics.reload_success.set(1 if outcome.ok else 0)
+        if outcome.ok:
+            self.metrics.reload_at.set(outcome.at)
+            for problem in outcome.problems:
+                log.warning("policy.warning", problem=str(problem))
+            log.info("policy.in_force", path=str(self.holder.path), changed=list(outcome.changed))
+            return
+        self.metrics.reload_failures.inc()
+        for problem in outcome.problems:
+            log.error("policy.refused", problem=str(problem), effect="the last good policy stays in force")
+
+    async def refresh_fleet(self, *, force: bool = False) -> None:
+        """Merge the sources; when the fleet changed, follow it with scrapers, rows and facts."""
+        before = self.sources.problems
+        fleet = self.sources.build(self.holder.current, self.fleet)
+        unknown = [host for host in self.sources.hosts(fleet) if host not in self.sources.answers]
+        if unknown:
+            self.sources.learn(await lookup(unknown))
+            fleet = self.sources.address(fleet)
+        if self.sources.problems != before:
+            for problem in self.sources.problems:
+                log.warning("fleet.problem", problem=str(problem))
+        await self.follow(fleet, force=force)
+
+    async def follow(self, fleet: Fleet, *, force: bool = False) -> None:
+        """Make `fleet` the one in force."""
+        if fleet == self.fleet and not force:
+            return
+        gone = sorted(set(self.fleet.by_id) - set(fleet.by_id))
+        come = sorted(set(fleet.by_id) - set(self.fleet.by_id))
+        if gone or come:
+            log.info("fleet.changed", endpoints=len(fleet.endpoints), added=come, removed=gone)
+        self.fleet = fleet
+        self.store.sync([endpoint.id for endpoint in fleet.endpoints])
+        self.facts = {
+            pool.name: facts_of(pool, fleet.pool(pool.name), self.policy.gpu_models) for pool in self.policy.pools
+        }
+        await self.scraper.apply(fleet.endpoints, self.policy)
+        self.poke()
+
+    async def resolve(self) -> None:
+        """Ask for host names again and again."""
+        while not await happened(self.stopping, INTERVAL_S):
+            self.sources.learn(await lookup(self.sources.hosts(self.fleet)))
+            await self.follow(self.sources.address(self.fleet))
+
+    # -- the decision ------------------------------------------------------------------------------------
+
+    async def decide_regularly(self) -> None:
+        """Decide on every tick and soon after every poke."""
+        while not self.stopping.is_set():
+            if await happened(self.poked, TICK_S):
+                await asyncio.sleep(POKE_SPACING_S)
+                self.poked.clear()
+            self.decide()
+
+    def decide(self) -> None:
+        """One decision over all pools, published when it differs."""
+        now = self.now()
+        view = self.store.view(tuple(endpoint.id for endpoint in self.fleet.endpoints), now)
+        if not self.ready:
+            self.ready = now - self.started_at >= self.settings.grace_s or everyone_heard(view)
+            if not self.ready:
+                return
+        self.drains.forget_missing(self.fleet.by_id, now)
+        with self.metrics.decide_s.time():
+            decisions = self.decide_pools(view, now)
+        self.report(decisions)
+        self.decisions = decisions
+        self.memories = {name: decision.memory for name, decision in decisions.items()}
+        self.publish()
+
+    def decide_pools(self, view: SignalView, now: float) -> dict[str, PoolDecision]:
+        """What follows from the view, pool by pool."""
+        tokens = token_means(view)
+        return {
+            pool.name: decide(
+                self.policy,
+                pool,
+                self.facts[pool.name],
+                view,
+                self.memories.get(pool.name, PoolMemory()),
+                self.drains.by_id,
+                max(1, self.census.observe(pool.name, self.server.proxies_of(pool.name), now)),
+                now,
+                tokens,
+            )
+            for pool in self.policy.pools
+        }
+
+    def publish(self) -> None:
+        """Hand changed snapshots to the server. It skips what a stream already has."""
+        self.publisher.encode(self.decisions)
+        try:
+            self.server.publish(self.publisher.snapshots())
+        except SnapshotError as error:
+            self.metrics.refused_snapshots.inc()
+            log.error("snapshot.refused", error=str(error), effect="the last snapshot stays")
+
+    def report(self, decisions: Mapping[str, PoolDecision]) -> None:
+        """Log what is new: pushes, health changes, alarms."""
+        for name, decision in decisions.items():
+            if decision.push:
+                self.metrics.pushes.labels(name, decision.push_reason).inc()
+            report_health(self.decisions.get(name), decision)
+            for sentence in decision.alarms:
+                if sentence not in self.alarms.get(name, ()):
+                    log.error("pool.alarm", pool=name, alarm=sentence)
+            self.alarms[name] = decision.alarms
+
+    # -- drains -------------------------------------------------------------------------------------------
+
+    def drain(self, endpoint_id: str, *, deadline_s: float | None, reason: str, owner: str, force: bool) -> Drain:
+        """Take an endpoint out of service. Raises UnknownEndpoint or DrainRefused."""
+        decision = self.decision_of(endpoint_id)
+        pool = next(pool for pool in self.policy.pools if pool.name == decision.pool)
+        now = self.now()
+        limit_s = pool.drain.deadline if deadline_s is None else deadline_s
+        drain = Drain(endpoint_id, now, now + limit_s, reason, owner)
+        self.drains.start(drain, decision, force=force)
+        log.info("drain.started", endpoint=endpoint_id, deadline_s=limit_s, reason=reason, owner=owner)
+        self.decide()
+        self.save()
+        return drain
+
+    def undrain(self, endpoint_id: str) -> bool:
+        """Put an endpoint back to work; False when it was not draining. Raises UnknownEndpoint."""
+        if endpoint_id not in self.drains.by_id:
+            self.decision_of(endpoint_id)
+        undone = self.drains.undo(endpoint_id)
+        if undone:
+            log.info("drain.undone", endpoint=endpoint_id)
+            self.decide()
+            self.save()
+        return undone
+
+    def decision_of(self, endpoint_id: str) -> PoolDecision:
+        """The decision that covers an endpoint. Raises UnknownEndpoint."""
+        endpoint = self.fleet.by_id.get(endpoint_id)
+        if endpoint is None or endpoint.pool not in self.decisions:
+            known = ", ".join(sorted(self.fleet.by_id)[:20])
+            raise UnknownEndpoint(f"no endpoint {endpoint_id!r}; known: {known}")
+        return self.decisions[endpoint.pool]
+
+    # -- state --------------------------------------------------------------------------------------------
+
+    async def save_regularly(self) -> None:
+        """Save about once a second, off the loop's thread."""
+        while not await happened(self.stopping, SAVE_EVERY_S):
+            if self.ready:
+                content = self.encoded_state()
+                await asyncio.to_thread(self.write, content)
+
+    def save(self) -> None:
+        """Save now."""
+        if self.ready:
+            self.write(self.encoded_state())
+
+    def encoded_state(self) -> bytes:
+        """What must survive a restart, as of now."""
+        return saved.encode(
+            saved.SavedState(
+                saved_at=self.now(),
+                pools={name: to_json(memory) for name, memory in self.memories.items()},
+                drains=self.drains.dump(),
+                proxies=self.census.dump(),
+                policy_text=self.holder.text,
+            )
+        )
+
+    def write(self, content: bytes) -> None:
+        """Write the state file; a full disk is reported, not fatal."""
+        try:
+            saved.save(self.settings.state_path, content)
+        except StateError as error:
+            self.metrics.state_failures.inc()
+            log.error("state.not_saved", error=str(error))
+
+
+def everyone_heard(view: SignalView) -> bool:
+    """Every endpoint has answered, or is known not to: a first decision has something to stand on."""
+    if not view.ids:
+        return False
+    loaded = view.freshness(Signal.RUNNING) == Freshness.FRESH
+    silent = (view.values[Signal.PROBE_REFUSALS] >= 1) | (view.values[Signal.PROBE_TIMEOUTS] >= 1)
+    return bool(np.all(loaded | silent))
+
+
+async def happened(event: asyncio.Event, timeout_s: float) -> bool:
+    """Whether `event` was set within `timeout_s`."""
+    try:
+        await asyncio.wait_for(event.wait(), timeout_s)
+    except TimeoutError:
+        return False
+    return True
+
+
+def report_health(before: PoolDecision | None, after: PoolDecision) -> None:
+    """Log every endpoint whose health changed, with the reason."""
+    from gpuxds.scoring.contract import Health
+
+    old = dict(zip(before.ids, before.health.tolist(), strict=True)) if before else {}
+    for row, endpoint_id in enumerate(after.ids):
+        health = int(after.health[row])
+        if old.get(endpoint_id, health) != health:
+            log.info(
+                "endpoint.health",
+                endpoint=endpoint_id,
+                pool=after.pool,
+                before=Health(old[endpoint_id]).name.lower(),
+                after=Health(health).name.lower(),
+                reason=after.reasons[row],
+            )

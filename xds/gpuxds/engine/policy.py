@@ -1,0 +1,77 @@
+"""The policy in force, and what became of the last attempt to change it.
+
+A file that cannot be used changes nothing: the last good policy stays and the problems are kept for the log,
+the metrics and the API. The text of the last good policy is also saved with the state, so that a restart on
+top of a broken file still has a policy to serve.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpuxds.errors import PolicyError, Problem
+from gpuxds.policy.diff import changes
+from gpuxds.policy.loader import Loaded, load, load_text
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What one attempt did."""
+
+    at: float
+    changed: tuple[str, ...]
+    """Sentences on what is different now; empty when nothing is."""
+    problems: tuple[Problem, ...]
+    """Errors that kept the file out, or warnings of the file that is in."""
+    ok: bool
+
+
+class PolicyHolder:
+    """Holds the policy in force. Reads files; decides nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.loaded: Loaded | None = None
+        self.text = ""
+        self.last = Reload(0.0, (), (), ok=False)
+        self.failures = 0
+        self.tried = ""
+        """Content of the last attempt, so that an unchanged broken file is reported once."""
+
+    def start(self, last_good_text: str, now: float) -> Reload:
+        """Load the file, or else the last good text. Raises PolicyError when neither can be used."""
+        outcome = self.reload(now)
+        if outcome is None or outcome.ok:
+            return self.last
+        if not last_good_text:
+            raise PolicyError(outcome.problems)
+        self.loaded = load_text(last_good_text, str(self.path))
+        self.text = last_good_text
+        return outcome
+
+    def reload(self, now: float) -> Reload | None:
+        """Read the file again; None when its content is the one tried last."""
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            text = f"unreadable: {error}"
+        if text == self.tried:
+            return None
+        self.tried = text
+        try:
+            loaded = load(self.path)
+        except PolicyError as error:
+            self.failures += 1
+            self.last = Reload(now, (), error.problems, ok=False)
+            return self.last
+        before = self.loaded.policy if self.loaded else None
+        self.last = Reload(now, changes(before, loaded.policy), loaded.warnings, ok=True)
+        self.loaded, self.text = loaded, text
+        return self.last
+
+    @property
+    def current(self) -> Loaded:
+        """The policy in force; `start` has been called."""
+        assert self.loaded is not None
+        return self.loaded

@@ -1,0 +1,79 @@
+"""What survives a restart: the decision's memory, drains, the proxy census and the last good policy.
+
+One JSON file, replaced atomically, so that a kill at any moment leaves the old or the new one. A file that
+cannot be read is set aside and reported, never an obstacle to starting: fail-static concerns Envoy, which
+still has its weights; we then start from fresh signals.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpuxds.errors import StateError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """Everything that is saved, as plain JSON values."""
+
+    saved_at: float = 0.0
+    pools: Mapping[str, Any] = field(default_factory=dict)
+    """Pool name -> `scoring.memory` document."""
+    drains: list[dict[str, Any]] = field(default_factory=list)
+    proxies: Mapping[str, int] = field(default_factory=dict)
+    policy_text: str = ""
+    """The last policy that was in force."""
+
+
+def load(path: Path) -> SavedState | None:
+    """The saved state; None when there is none. Raises StateError when it cannot be used."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StateError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        document = json.loads(text)
+        if document["format"] != FORMAT:
+            raise StateError(f"{path}: format {document['format']}, this gpuxds reads format {FORMAT}")
+        fields = ("saved_at", "pools", "drains", "proxies", "policy_text")
+        return SavedState(**{name: document[name] for name in fields})
+    except (ValueError, KeyError, TypeError) as error:
+        aside = path.with_suffix(".unreadable")
+        path.replace(aside)
+        raise StateError(f"{path}: not a state file ({error!r}); set aside as {aside.name}") from error
+
+
+def encode(state: SavedState) -> bytes:
+    """The file's content."""
+    document = {
+        "format": FORMAT,
+        "saved_at": state.saved_at,
+        "pools": state.pools,
+        "drains": state.drains,
+        "proxies": state.proxies,
+        "policy_text": state.policy_text,
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def save(path: Path, content: bytes) -> None:
+    """Replace the file atomically. Raises StateError when the disk refuses."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".new")
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise StateError(f"{path}: cannot be written: {error.strerror}") from error
