@@ -1,0 +1,130 @@
+"""What the API answers, built from the last decision: plain values that JSON can carry.
+
+NaN and infinity have no place in JSON, so a number that is not known is null. Ages come with values
+everywhere, because a number whose age is hidden is a claim.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuxds.engine.loop import Engine
+from gpuxds.scoring.contract import EnvoyHealth, Health, PoolDecision
+from gpuxds.scoring.explain import explain
+from gpuxds.signals.model import Signal
+
+
+def plain(value: Any) -> Any:
+    """A value with nothing in it that JSON cannot carry."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def pool_summary(decision: PoolDecision) -> dict[str, Any]:
+    """A pool in a few numbers."""
+    return {
+        "pool": decision.pool,
+        "strategy": decision.strategy,
+        "endpoints": len(decision.ids),
+        "healthy": int(((decision.envoy_health == EnvoyHealth.HEALTHY) & decision.in_eds).sum()),
+        "frozen": decision.frozen,
+        "alarms": list(decision.alarms),
+        "decided_at": decision.at,
+    }
+
+
+def endpoint_row(engine: Engine, decision: PoolDecision, row: int) -> dict[str, Any]:
+    """One endpoint as `endpoints` lists it."""
+    endpoint = decision.endpoints[row]
+    drain = engine.drains.by_id.get(endpoint.id)
+    column = {signal: decision.view.value(signal)[row] for signal in IN_ROW}
+    return {
+        "id": endpoint.id,
+        "pool": endpoint.pool,
+        "address": f"[{endpoint.host}]:{endpoint.port}"
+        if ":" in endpoint.host
+        else f"{endpoint.host}:{endpoint.port}",
+        "ip": endpoint.ip,
+        "gpu": asdict(endpoint.gpu),
+        "capacity": endpoint.capacity,
+        "labels": dict(endpoint.labels),
+        "source": endpoint.source,
+        "health": Health(int(decision.health[row])).name.lower(),
+        "envoy_health": EnvoyHealth(int(decision.envoy_health[row])).name,
+        "in_eds": bool(decision.in_eds[row]),
+        "weight": int(decision.weights[row]),
+        "wanted": int(decision.wanted[row]),
+        "reason": decision.reasons[row],
+        "signals": {signal.name.lower(): column[signal] for signal in IN_ROW},
+        "load_age_s": decision.view.age_s(Signal.RUNNING)[row],
+        "drain": None if drain is None else asdict(drain),
+    }
+
+
+IN_ROW = (
+    Signal.RUNNING,
+    Signal.WAITING,
+    Signal.KV_USAGE,
+    Signal.TTFT_S,
+    Signal.ITL_S,
+    Signal.LATENCY_S,
+    Signal.PROXY_ACTIVE,
+)
+
+
+def endpoints(engine: Engine) -> dict[str, Any]:
+    """Every endpoint, and every pool in a few numbers."""
+    rows = [
+        endpoint_row(engine, decision, row)
+        for decision in engine.decisions.values()
+        for row in range(len(decision.ids))
+    ]
+    return {"pools": [pool_summary(d) for d in engine.decisions.values()], "endpoints": rows}
+
+
+def explained(decisions: Sequence[PoolDecision], endpoint_id: str | None) -> dict[str, Any]:
+    """Why each weight is what it is, for all endpoints or one."""
+    rows = [
+        {"pool": decision.pool, **asdict(row)}
+        for decision in decisions
+        for row in explain(decision)
+        if endpoint_id in (None, row.id)
+    ]
+    return {"pools": [pool_summary(decision) for decision in decisions], "endpoints": rows}
+
+
+def policy(engine: Engine) -> dict[str, Any]:
+    """The policy in force and the last attempt to change it."""
+    last = engine.holder.last
+    return {
+        "path": str(engine.holder.path),
+        "digest": engine.holder.current.digest,
+        "last_reload": {
+            "at": last.at,
+            "ok": last.ok,
+            "changed": list(last.changed),
+            "problems": [str(problem) for problem in last.problems],
+        },
+        "reload_failures": engine.holder.failures,
+        "fleet_problems": [str(problem) for problem in engine.sources.problems],
+        "policy": engine.policy.model_dump(mode="json"),
+    }
+
+
+def proxies(engine: Engine) -> dict[str, Any]:
+    """Every connected proxy: what it was sent, accepted and rejected."""
+    return {"proxies": [asdict(status) for status in engine.server.proxies()]}
