@@ -10,47 +10,64 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gpuxds.fleet.endpoint import Fleet
 from gpuxds.policy.model import Policy
 from gpuxds.scoring.contract import PoolDecision
-from gpuxds.snapshot.assemble import assemble
+from gpuxds.snapshot.assemble import assemble, with_retired
 from gpuxds.snapshot.endpoints import AssignmentEncoder
 from gpuxds.snapshot.groups import pools_of
 from gpuxds.snapshot.model import Resource, ResourceSet, Snapshot
 from gpuxds.snapshot.resources import config
+
+RETIRE_AFTER_S = 2.0
+"""A cluster that no route needs any more is withdrawn this much later than its routes."""
 
 
 @dataclass(slots=True)
 class Publisher:
     """Builds snapshots; keeps the encoders, which remember the layout of the last assignment."""
 
-    config: Mapping[str, ResourceSet] = field(default_factory=dict)
-    groups: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
-    """Node group -> its pools; None: all."""
+    config: dict[str, Mapping[str, ResourceSet]] = field(default_factory=dict)
+    """Node group -> clusters, listeners and routes."""
     encoders: dict[str, AssignmentEncoder] = field(default_factory=dict)
     assignments: dict[str, Resource] = field(default_factory=dict)
+    last: dict[str, Snapshot] = field(default_factory=dict)
+    """Node group -> what was assembled last, clusters that retire included."""
+    retire_at: float = 0.0
 
-    def configure(self, policy: Policy) -> None:
-        """Take over a policy: rebuild configuration, forget pools that are gone."""
-        self.config = config(policy)
-        self.groups = pools_of(policy.node_groups)
+    def configure(self, policy: Policy, fleet: Fleet, now: float) -> None:
+        """Take over a policy and what its fleet can run; clusters that are gone retire a little later."""
         names = {pool.name for pool in policy.pools}
+        capacities = {name: sum(e.capacity for e in fleet.pool(name)) for name in names}
+        if self.encoders.keys() - names:
+            self.retire_at = now + RETIRE_AFTER_S
+        self.config = {
+            group: config(policy, pools, capacities) for group, pools in pools_of(policy.node_groups).items()
+        }
         self.encoders = {name: self.encoders.get(name) or AssignmentEncoder(name) for name in sorted(names)}
         self.assignments = {name: found for name, found in self.assignments.items() if name in names}
 
-    def encode(self, decisions: Mapping[str, PoolDecision]) -> bool:
-        """Encode the decisions that push, and those never encoded; True when any bytes changed."""
-        changed = False
+    def encode(self, decisions: Mapping[str, PoolDecision]) -> None:
+        """Encode the decisions that push, whose addresses changed, or that were never encoded."""
         for name, decision in decisions.items():
-            before = self.assignments.get(name)
-            if before is not None and not decision.push:
-                continue
-            after = self.encoders[name].encode(
-                decision.endpoints, decision.weights, decision.envoy_health, decision.in_eds
-            )
-            self.assignments[name] = after
-            changed = changed or before is None or before.version != after.version
-        return changed
+            if decision.push or name not in self.assignments or self.moved(name, decision):
+                self.assignments[name] = self.encoders[name].encode(
+                    decision.endpoints, decision.weights, decision.envoy_health, decision.in_eds
+                )
 
-    def snapshots(self) -> Mapping[str, Snapshot]:
+    def moved(self, name: str, decision: PoolDecision) -> bool:
+        """Whether an endpoint of the pool has another address than was last encoded."""
+        layout = self.encoders[name].layout
+        rows = [e for e, kept in zip(decision.endpoints, decision.in_eds.tolist(), strict=True) if kept]
+        return layout is None or layout.addresses != tuple((e.ip or "", e.port) for e in rows)
+
+    def snapshots(self, now: float) -> Mapping[str, Snapshot]:
         """One snapshot per node group. Raises SnapshotError when resources contradict each other."""
-        return {group: assemble(self.config, self.assignments, pools) for group, pools in self.groups.items()}
+        made = {group: assemble(configured, self.assignments) for group, configured in self.config.items()}
+        if now < self.retire_at:
+            made = {
+                group: with_retired(snapshot, self.last[group]) if group in self.last else snapshot
+                for group, snapshot in made.items()
+            }
+        self.last = made
+        return made

@@ -28,6 +28,8 @@ class Resource:
     """A serialised google.protobuf.Any: type_url and value."""
     on_request_only: bool = False
     """Sent to clients that ask for it by name, never as part of a wildcard (proxyless gRPC's listeners)."""
+    refers_to: tuple[tuple[str, str], ...] = ()
+    """(type URL, name) of the resources it needs; `assemble` refuses a snapshot in which one is missing."""
 
 
 @dataclass(frozen=True, slots=True)

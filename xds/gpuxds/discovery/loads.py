@@ -1,0 +1,105 @@
+"""What Envoys report about the requests they sent (LRS): in flight, answered, failed, per endpoint.
+
+Every report repeats the 61 KB Node, so it is cut off before parsing. Reports carry what changed since the
+last one, except requests in progress, which are absolute; an endpoint without any is left out. Several
+Envoys add up: the book holds the latest in-progress count per stream and the totals over all.
+
+Reference: https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/service/load_stats/v3/lrs.proto
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from gpuxds.wire import xds_pb2 as pb
+
+Address = tuple[str, int]
+"""IP and port."""
+Key = tuple[str, Address]
+"""Cluster and address."""
+NODE_TAG = 0x0A
+
+
+def without_node(message: bytes) -> bytes:
+    """A LoadStatsRequest from its first byte after the Node, when it begins with one."""
+    if not message or message[0] != NODE_TAG:
+        return message
+    size, shift, at = 0, 0, 1
+    while at < len(message):
+        byte = message[at]
+        size |= (byte & 0x7F) << shift
+        shift += 7
+        at += 1
+        if byte < 0x80:
+            return message[at + size :]
+    return message
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointLoad:
+    """One endpoint as all proxies together see it."""
+
+    cluster: str
+    address: Address
+    active: int
+    """Requests in flight now."""
+    issued: int
+    """Requests sent, since the book was opened."""
+    ok: int
+    errors: int
+    error_streak: int
+    """Failed since the last one that was answered."""
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counts over all streams since the book was opened."""
+
+    issued: int = 0
+    ok: int = 0
+    errors: int = 0
+    streak: int = 0
+
+
+@dataclass(slots=True)
+class LoadBook:
+    """Adds up reports. No I/O."""
+
+    active: dict[int, dict[Key, int]] = field(default_factory=dict)
+    """Stream -> requests in flight per endpoint, as it reported last."""
+    totals: dict[Key, Totals] = field(default_factory=dict)
+
+    def take(self, stream: int, report: pb.LoadStatsRequest, clusters: Iterable[str]) -> list[EndpointLoad]:
+        """Add a report; answers with every endpoint of `clusters` known so far."""
+        kept = set(clusters)
+        self.totals = {key: found for key, found in self.totals.items() if key[0] in kept}
+        in_flight: dict[Key, int] = {}
+        for cluster in report.cluster_stats:
+            if cluster.cluster_name in kept:
+                for locality in cluster.upstream_locality_stats:
+                    for stats in locality.upstream_endpoint_stats:
+                        self.add(cluster.cluster_name, stats, in_flight)
+        self.active[stream] = in_flight
+        return [self.load(key) for key in self.totals]
+
+    def add(self, cluster: str, stats: pb.UpstreamEndpointStats, in_flight: dict[Key, int]) -> None:
+        """Add one endpoint's line."""
+        socket = stats.address.socket_address
+        key = (cluster, (socket.address, socket.port_value))
+        in_flight[key] = in_flight.get(key, 0) + stats.total_requests_in_progress
+        totals = self.totals.setdefault(key, Totals())
+        totals.issued += stats.total_issued_requests
+        totals.ok += stats.total_successful_requests
+        totals.errors += stats.total_error_requests
+        totals.streak = 0 if stats.total_successful_requests else totals.streak + stats.total_error_requests
+
+    def load(self, key: Key) -> EndpointLoad:
+        """One endpoint over all streams."""
+        totals = self.totals[key]
+        active = sum(found.get(key, 0) for found in self.active.values())
+        return EndpointLoad(key[0], key[1], active, totals.issued, totals.ok, totals.errors, totals.streak)
+
+    def close(self, stream: int) -> None:
+        """A stream ended: what it had in flight is no longer known."""
+        self.active.pop(stream, None)

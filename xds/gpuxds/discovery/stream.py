@@ -1,0 +1,143 @@
+"""One open stream: reads requests into its session, writes what the session has to say.
+
+Reader and writer are two tasks. The writer asks the session for the next message only when the last one was
+taken by gRPC, so a slow client holds no queue of ours; one that takes nothing for `STALL_S`, or does not
+acknowledge for `ACK_S`, is closed, since HTTP/2 keepalive does not notice a client that stopped reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from gpuxds.discovery.encoding import Bodies, with_nonce
+from gpuxds.discovery.events import Event, ProxyStatus, Response
+from gpuxds.discovery.session import Session
+from gpuxds.errors import ProtocolError
+from gpuxds.snapshot.model import CLUSTER, Snapshot
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[bytes, bytes]
+else:
+    Context = Any
+
+STALL_S = 20.0
+"""Longest time one message may wait to be taken by gRPC."""
+ACK_S = 60.0
+"""Longest time a response may stay un-acknowledged. Clusters are exempt: Envoy holds back their ACK until they
+are warm."""
+
+
+class Stalled(Exception):
+    """A client that no longer takes or acknowledges what it is sent."""
+
+
+@dataclass(eq=False, slots=True)
+class Stream:
+    """A session and the socket it speaks through."""
+
+    session: Session[Any]
+    context: Context
+    parse: Callable[[bytes], Any]
+    clock: Callable[[], float]
+    peer: str
+    connected_at: float
+    on_identified: Callable[[Stream], None]
+    on_event: Callable[[Stream, Event], None]
+    bodies: Bodies
+    snapshot: Snapshot | None = None
+    group: str = ""
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    awaited_since: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Type -> nonce and unix seconds of the response that is not yet acknowledged."""
+
+    async def run(self) -> None:
+        """Serve until the client ends the stream. Raises ProtocolError or Stalled."""
+        reader = asyncio.ensure_future(self.read())
+        writer = asyncio.ensure_future(self.write())
+        try:
+            done, _ = await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in (reader, writer):
+                task.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
+
+    async def read(self) -> None:
+        """Take in requests until the client half-closes."""
+        while True:
+            message = await self.context.read()
+            if message is grpc.aio.EOF:
+                return
+            assert isinstance(message, bytes)
+            try:
+                request = self.parse(message)
+            except ValueError as error:
+                raise ProtocolError(f"not a discovery request: {error}") from error
+            known = self.session.node is not None
+            for event in self.session.receive(request):
+                self.on_event(self, event)
+            if not known:
+                self.on_identified(self)
+            self.wake.set()
+
+    async def write(self) -> None:
+        """Write whatever the client lacks, then wait until there may be more."""
+        while True:
+            response = None
+            if self.snapshot is not None:
+                response = self.session.next(self.snapshot, self.bodies)
+            if response is None:
+                await self.wait()
+                continue
+            self.awaited_since[response.type_url] = (response.nonce, self.clock())
+            await self.send(response)
+
+    async def wait(self) -> None:
+        """Until a request or a snapshot comes; looks now and then whether the client still answers."""
+        try:
+            await asyncio.wait_for(self.wake.wait(), ACK_S / 4)
+        except TimeoutError:
+            self.check_acks()
+        self.wake.clear()
+
+    async def send(self, response: Response) -> None:
+        """Hand one message to gRPC. Raises Stalled when it is not taken."""
+        try:
+            await asyncio.wait_for(self.context.write(with_nonce(response.body, response.nonce)), STALL_S)
+        except TimeoutError as error:
+            raise Stalled(f"took no data for {STALL_S:g} s") from error
+
+    def check_acks(self) -> None:
+        """Raises Stalled when a response has been un-acknowledged for too long."""
+        for type_url, (nonce, since) in self.awaited_since.items():
+            awaiting = self.session.subscriptions[type_url].awaiting == nonce
+            if awaiting and type_url != CLUSTER and self.clock() - since > ACK_S:
+                raise Stalled(f"did not acknowledge {type_url.rpartition('.')[2]} for {ACK_S:g} s")
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Put a snapshot in force for this stream; never blocks (C63)."""
+        if snapshot is not self.snapshot:
+            self.snapshot = snapshot
+            self.wake.set()
+
+    def status(self) -> ProxyStatus:
+        """How the client stands."""
+        node = self.session.node
+        types = self.session.status(self.snapshot)
+        return ProxyStatus(
+            node_id=node.id if node else "",
+            node_cluster=node.cluster if node else "",
+            group=self.group,
+            mode=self.session.mode,
+            peer=self.peer,
+            user_agent=node.user_agent if node else "",
+            connected_at=self.connected_at,
+            in_sync=bool(types) and all(found.in_sync for found in types),
+            types=types,
+        )

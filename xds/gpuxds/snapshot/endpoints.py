@@ -1,0 +1,134 @@
+"""The hot path: a decision becomes a ClusterLoadAssignment by patching bytes in place.
+
+An assignment of 10,000 endpoints is 330 KB of which only weights and health change from second to second.
+So the layout is fixed: every weight is a varint padded to five bytes (which protobuf allows, and upb and
+Envoy read as the number it is) and every health status one byte. While the addresses stay the same, numpy
+writes both columns into a copy of the last layout. The same content gives the same bytes, whether it was laid
+out anew or patched, since endpoints are ordered by address and both paths write weights the same way.
+
+Wire format: https://protobuf.dev/programming-guides/encoding/
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuxds.fleet.endpoint import Endpoint
+from gpuxds.snapshot.model import ENDPOINTS, Resource
+from gpuxds.snapshot.versions import version_of
+from gpuxds.wire import xds_pb2 as pb
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+HEALTH_TAG = b"\x10"
+"""LbEndpoint.health_status = 2, varint."""
+WEIGHT_HEAD = b"\x22\x06\x08"
+"""LbEndpoint.load_balancing_weight = 4, 6 bytes long, holding UInt32Value.value = 1."""
+WEIGHT_BYTES = 5
+TAIL = HEALTH_TAG + b"\x01" + WEIGHT_HEAD + b"\x81\x80\x80\x80\x00"
+"""What follows an endpoint's address: health, then weight."""
+HEALTH_AT = len(TAIL) - 1
+WEIGHT_AT = WEIGHT_BYTES
+"""Offsets of both values, counted back from the end of the endpoint."""
+
+LOCALITY = pb.Locality(region="default")
+"""One locality for all. It has a name and a weight because gRPC drops localities that lack either."""
+
+MAX_WEIGHT = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Encoded bytes of an assignment, and where its changing values are."""
+
+    addresses: tuple[tuple[str, int], ...]
+    """What the layout was built for, in the order of the decision's rows that are in EDS."""
+    rows: npt.NDArray[np.intp]
+    """For each encoded endpoint, its row among those."""
+    template: npt.NDArray[np.uint8]
+    health_at: npt.NDArray[np.intp]
+    weight_at: npt.NDArray[np.intp]
+    """Shape (endpoints, 5)."""
+
+
+class AssignmentEncoder:
+    """Encodes one cluster's assignments; remembers the last layout."""
+
+    def __init__(self, cluster: str) -> None:
+        self.cluster = cluster
+        self.layout: Layout | None = None
+
+    def encode(
+        self, endpoints: Sequence[Endpoint], weights: Ints, envoy_health: Ints, in_eds: Bools
+    ) -> Resource:
+        """The assignment of the endpoints that are in EDS; all arrays are in the order of `endpoints`."""
+        kept = np.flatnonzero(in_eds)
+        addresses = tuple((endpoints[row].ip or "", endpoints[row].port) for row in kept)
+        if self.layout is None or self.layout.addresses != addresses:
+            self.layout = lay_out(self.cluster, addresses)
+        rows = kept[self.layout.rows]
+        content = self.layout.template.copy()
+        content[self.layout.health_at] = envoy_health[rows].astype(np.uint8)
+        content[self.layout.weight_at] = padded_varints(weights[rows])
+        encoded = content.tobytes()
+        return Resource(self.cluster, version_of(encoded), encoded)
+
+
+def lay_out(cluster: str, addresses: tuple[tuple[str, int], ...]) -> Layout:
+    """A layout for these addresses. Of several rows with one address the first is encoded (C71)."""
+    first: dict[tuple[str, int], int] = {}
+    for row, address in enumerate(addresses):
+        first.setdefault(address, row)
+    ordered = sorted(first.items(), key=lambda item: sort_key(item[0]))
+    parts = [lb_endpoint(ip, port) for (ip, port), _ in ordered]
+    locality = field(1, LOCALITY.SerializeToString()) + b"".join(parts) + field(3, b"\x08\x01")
+    group = field(2, locality) if parts else b""
+    value = field(1, cluster.encode()) + group
+    whole = field(1, ENDPOINTS.encode()) + field(2, value)
+    after_endpoints = len(field(3, b"\x08\x01"))
+    ends = np.cumsum([len(part) for part in parts], dtype=np.intp)
+    start = len(whole) - after_endpoints - (int(ends[-1]) if parts else 0)
+    health_at = start + ends - HEALTH_AT
+    weight_at = (start + ends - WEIGHT_AT)[:, None] + np.arange(WEIGHT_BYTES)
+    rows = np.array([row for _, row in ordered], dtype=np.intp)
+    return Layout(addresses, rows, np.frombuffer(whole, dtype=np.uint8), health_at, weight_at)
+
+
+def sort_key(address: tuple[str, int]) -> tuple[int, int, int]:
+    """IP version, IP, port: an order that depends on nothing but the addresses themselves."""
+    ip = ipaddress.ip_address(address[0])
+    return ip.version, int(ip), address[1]
+
+
+def lb_endpoint(ip: str, port: int) -> bytes:
+    """A framed LbEndpoint whose health and weight are yet to be written."""
+    address = pb.Address(socket_address=pb.SocketAddress(address=ip, port_value=port))
+    return field(2, field(1, pb.Endpoint(address=address).SerializeToString()) + TAIL)
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A length-delimited field."""
+    return bytes([number << 3 | 2]) + varint(len(content)) + content
+
+
+def varint(value: int) -> bytes:
+    """The shortest encoding of a number."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def padded_varints(values: Ints) -> npt.NDArray[Any]:
+    """Numbers of up to 35 bits as five bytes each. Shape (n, 5), uint8. Weights stay in 1..2^32-1 (C70)."""
+    clamped = np.clip(values, 1, MAX_WEIGHT)[:, None]
+    groups = (clamped >> np.array([0, 7, 14, 21, 28])) & 0x7F
+    return (groups | np.array([0x80, 0x80, 0x80, 0x80, 0])).astype(np.uint8)

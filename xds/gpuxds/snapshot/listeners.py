@@ -1,0 +1,181 @@
+"""Where requests enter and which pool they go to: Envoy's HTTP listener and routes, and gRPC's without a proxy.
+
+No timeout cuts a generation that makes progress: the route's own timeout is off unless the policy sets one,
+and the idle timeout counts silence only. A request is tried again on another endpoint while no byte of the
+answer has come. The listener changes rarely; routes are a resource of their own, so that a new pool does not
+touch connections.
+
+A gRPC client without a proxy asks for a listener by the name in its URI (`xds:///POOL`); those listeners are
+sent on request only, since an Envoy would reject them.
+
+Reference: https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/config/route/v3/route_components.proto
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from envoy_data_plane.envoy.config.accesslog import v3 as accesslog
+from envoy_data_plane.envoy.config.core import v3 as core
+from envoy_data_plane.envoy.config.listener import v3 as listener_v3
+from envoy_data_plane.envoy.config.route import v3 as route_v3
+from envoy_data_plane.envoy.extensions.access_loggers.stream import v3 as stream_log
+from envoy_data_plane.envoy.extensions.filters.http.router import v3 as router
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
+from envoy_data_plane.envoy.extensions.retry.host.previous_hosts import v3 as previous_hosts
+from envoy_data_plane.google.protobuf import Any as PackedMessage
+from envoy_data_plane.google.protobuf import Struct, Value
+
+from gpuxds.policy.model import ListenerSpec, PoolSpec, RetrySpec
+from gpuxds.policy.strategies import ConsistentHash
+from gpuxds.snapshot.clusters import ADS
+from gpuxds.snapshot.model import CLUSTER, LISTENER, ROUTES, Resource
+from gpuxds.snapshot.versions import resource
+
+NAME = "gpuxds"
+"""Name of the listener and of its routes."""
+RETRY_ON = "connect-failure,refused-stream,reset"
+"""`reset` covers a connection that breaks before the answer's headers; nothing is retried after them."""
+PREVIOUS_HOSTS_TRIES = 5
+"""How often Envoy picks again when it picked an endpoint that just failed."""
+LONGEST_SILENCE_S = 3600.0
+"""Of a downstream connection without requests."""
+HEADERS_TIMEOUT_S = 10.0
+"""For a client's request headers: slow ones are not language models."""
+
+ACCESS_LOG_FIELDS = {
+    "time": "%START_TIME%",
+    "method": "%REQ(:METHOD)%",
+    "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+    "status": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "pool": "%UPSTREAM_CLUSTER%",
+    "endpoint": "%UPSTREAM_HOST%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "duration_ms": "%DURATION%",
+    "first_byte_ms": "%RESPONSE_DURATION%",
+    "bytes_in": "%BYTES_RECEIVED%",
+    "bytes_out": "%BYTES_SENT%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+}
+
+
+def listener(spec: ListenerSpec) -> Resource:
+    """Envoy's HTTP listener."""
+    address = core.SocketAddress(address=spec.address, port_value=spec.port)
+    filters = [listener_v3.Filter(name="http", typed_config=PackedMessage.pack(connection_manager(spec)))]
+    message = listener_v3.Listener(
+        name=NAME,
+        address=core.Address(socket_address=address),
+        filter_chains=[listener_v3.FilterChain(filters=filters)],
+    )
+    return resource(NAME, LISTENER, bytes(message), refers_to=((ROUTES, NAME),))
+
+
+def connection_manager(spec: ListenerSpec) -> hcm.HttpConnectionManager:
+    """HTTP, with routes over ADS."""
+    return hcm.HttpConnectionManager(
+        stat_prefix=NAME,
+        rds=hcm.Rds(config_source=ADS, route_config_name=NAME),
+        http_filters=[router_filter()],
+        access_log=[access_log()] if spec.access_log else [],
+        use_remote_address=True,
+        normalize_path=True,
+        merge_slashes=True,
+        server_header_transformation=hcm.HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
+        request_headers_timeout=timedelta(seconds=HEADERS_TIMEOUT_S),
+        common_http_protocol_options=core.HttpProtocolOptions(idle_timeout=timedelta(seconds=LONGEST_SILENCE_S)),
+    )
+
+
+def router_filter() -> hcm.HttpFilter:
+    """The filter that forwards; the last of every chain."""
+    return hcm.HttpFilter(name="envoy.filters.http.router", typed_config=PackedMessage.pack(router.Router()))
+
+
+def access_log() -> accesslog.AccessLog:
+    """One JSON line per request on standard output."""
+    fields = {name: Value(string_value=what) for name, what in ACCESS_LOG_FIELDS.items()}
+    line = core.SubstitutionFormatString(json_format=Struct(fields=fields))
+    return accesslog.AccessLog(
+        name="stdout", typed_config=PackedMessage.pack(stream_log.StdoutAccessLog(log_format=line))
+    )
+
+
+def routes(pools: Sequence[PoolSpec]) -> Resource:
+    """Which path prefix goes to which pool; the longest prefix first, since Envoy takes the first match."""
+    ordered = sorted(pools, key=lambda pool: (-len(pool.match.prefix), pool.name))
+    host = route_v3.VirtualHost(name="all", domains=["*"], routes=[route(pool) for pool in ordered])
+    message = route_v3.RouteConfiguration(name=NAME, virtual_hosts=[host], validate_clusters=False)
+    return resource(NAME, ROUTES, bytes(message), refers_to=tuple((CLUSTER, pool.name) for pool in ordered))
+
+
+def route(pool: PoolSpec) -> route_v3.Route:
+    """The route of one pool."""
+    action = route_v3.RouteAction(
+        cluster=pool.name,
+        timeout=timedelta(seconds=pool.timeouts.request),
+        idle_timeout=timedelta(seconds=pool.timeouts.idle),
+        retry_policy=retries(pool.retries),
+        hash_policy=hash_policy(pool),
+    )
+    return route_v3.Route(name=pool.name, match=route_v3.RouteMatch(prefix=pool.match.prefix), route=action)
+
+
+def retries(spec: RetrySpec) -> route_v3.RetryPolicy | None:
+    """Another endpoint for a request whose answer has not begun; None when the policy wants no retries."""
+    if spec.attempts == 0:
+        return None
+    predicate = route_v3.RetryPolicyRetryHostPredicate(
+        name="envoy.retry_host_predicates.previous_hosts",
+        typed_config=PackedMessage.pack(previous_hosts.PreviousHostsPredicate()),
+    )
+    base_s = max(spec.back_off, 0.001)
+    return route_v3.RetryPolicy(
+        retry_on=RETRY_ON,
+        num_retries=spec.attempts,
+        retry_back_off=route_v3.RetryPolicyRetryBackOff(
+            base_interval=timedelta(seconds=base_s), max_interval=timedelta(seconds=10 * base_s)
+        ),
+        retry_host_predicate=[predicate],
+        host_selection_retry_max_attempts=PREVIOUS_HOSTS_TRIES,
+    )
+
+
+def hash_policy(pool: PoolSpec) -> list[route_v3.RouteActionHashPolicy]:
+    """What consistent hashing hashes; nothing for every other strategy."""
+    if not isinstance(pool.strategy, ConsistentHash):
+        return []
+    if pool.strategy.cookie is not None:
+        cookie = route_v3.RouteActionHashPolicyCookie(name=pool.strategy.cookie, ttl=timedelta(0))
+        return [route_v3.RouteActionHashPolicy(cookie=cookie)]
+    header = route_v3.RouteActionHashPolicyHeader(header_name=pool.strategy.header or "x-session-id")
+    return [route_v3.RouteActionHashPolicy(header=header)]
+
+
+def grpc_listener(pool: PoolSpec) -> Resource:
+    """The listener a gRPC client asks for when it dials `xds:///POOL`."""
+    manager = hcm.HttpConnectionManager(
+        stat_prefix=pool.name,
+        rds=hcm.Rds(config_source=ADS, route_config_name=pool.name),
+        http_filters=[router_filter()],
+    )
+    message = listener_v3.Listener(
+        name=pool.name, api_listener=listener_v3.ApiListener(api_listener=PackedMessage.pack(manager))
+    )
+    return resource(
+        pool.name, LISTENER, bytes(message), on_request_only=True, refers_to=((ROUTES, pool.name),)
+    )
+
+
+def grpc_routes(pool: PoolSpec) -> Resource:
+    """All methods of `xds:///POOL` go to the pool."""
+    action = route_v3.RouteAction(cluster=pool.name, hash_policy=hash_policy(pool))
+    everything = route_v3.Route(match=route_v3.RouteMatch(prefix=""), route=action)
+    host = route_v3.VirtualHost(name=pool.name, domains=[pool.name], routes=[everything])
+    message = route_v3.RouteConfiguration(name=pool.name, virtual_hosts=[host])
+    return resource(
+        pool.name, ROUTES, bytes(message), on_request_only=True, refers_to=((CLUSTER, pool.name),)
+    )
