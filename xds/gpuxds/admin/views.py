@@ -15,7 +15,7 @@ import numpy as np
 
 from gpuxds.engine.loop import Engine
 from gpuxds.scoring.contract import EnvoyHealth, Health, PoolDecision
-from gpuxds.scoring.explain import explain
+from gpuxds.scoring.explain import explain, reason
 from gpuxds.signals.model import Signal
 
 
@@ -68,7 +68,7 @@ def endpoint_row(engine: Engine, decision: PoolDecision, row: int) -> dict[str, 
         "in_eds": bool(decision.in_eds[row]),
         "weight": int(decision.weights[row]),
         "wanted": int(decision.wanted[row]),
-        "reason": decision.reasons[row],
+        "reason": reason(decision, row),
         "signals": {signal.name.lower(): column[signal] for signal in IN_ROW},
         "load_age_s": decision.view.age_s(Signal.RUNNING)[row],
         "drain": None if drain is None else asdict(drain),

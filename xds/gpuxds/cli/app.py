@@ -1,26 +1,67 @@
 """The `gpuxds` program: its commands, and how failures reach a person.
 
-Errors that gpuxds raises on purpose end the program with their message and status 1; a traceback is left
-for defects.
+A command's module is imported when the command runs, so that `gpuxds check` does not pay for gRPC and numpy.
+Errors that gpuxds raises on purpose end the program with their message and status 1; a traceback is left for
+defects.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 
+import click
 import typer
+from typer.core import TyperGroup
 
-from gpuxds.cli import check
 from gpuxds.errors import GpuxdsError
+
+COMMANDS = {
+    "demo": "gpuxds.cli.demo.command",
+    "serve": "gpuxds.cli.serve",
+    "check": "gpuxds.cli.check",
+    "bootstrap": "gpuxds.cli.bootstrap",
+    "endpoints": "gpuxds.cli.fleet",
+    "proxies": "gpuxds.cli.fleet",
+    "explain": "gpuxds.cli.fleet",
+    "drain": "gpuxds.cli.drain",
+    "undrain": "gpuxds.cli.drain",
+}
+"""Command -> module with a function of that name, in the order of the help page."""
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the help page."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name; None makes click suggest near misses."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        single = typer.Typer(pretty_exceptions_enable=False)
+        single.command(cmd_name)(getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name))
+        return typer.main.get_command(single)
+
 
 app = typer.Typer(
     name="gpuxds",
+    cls=LazyGroup,
     help="GPU-aware control plane for Envoy: live GPU stats become weights and health, pushed over xDS.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(check.check)
+
+
+@app.callback()
+def root() -> None:
+    """GPU-aware control plane for Envoy: live GPU stats become weights and health, pushed over xDS."""
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ from urllib.parse import quote
 import typer
 
 from gpuxds.cli.client import DEFAULT, Admin, AsJson, call
-from gpuxds.errors import EnvironmentProblem
 from gpuxds.cli.tables import console, endpoints_table, explanation, proxies_table
+from gpuxds.errors import EnvironmentProblem
 
 
 def endpoints(admin: Admin = DEFAULT, as_json: AsJson = False) -> None:

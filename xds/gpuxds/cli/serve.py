@@ -20,6 +20,7 @@ import typer
 from aiohttp import web
 
 from gpuxds.admin.app import build
+from gpuxds.cli.addresses import ADMIN_ADDRESS, XDS_ADDRESS, split_address
 from gpuxds.cli.logs import LogFormat, configure
 from gpuxds.discovery.credentials import Credentials, insecure_warning
 from gpuxds.discovery.server import AdsServer, NodeInfo
@@ -28,9 +29,6 @@ from gpuxds.errors import EnvironmentProblem
 from gpuxds.snapshot.groups import group_of
 
 log = structlog.get_logger("gpuxds")
-
-XDS_ADDRESS = "127.0.0.1:18000"
-ADMIN_ADDRESS = "127.0.0.1:18001"
 
 
 def serve(
@@ -57,6 +55,7 @@ def serve(
     for path in (tls_cert, tls_key, tls_client_ca, token_file, admin_token_file):
         if path is not None and not path.is_file():
             raise EnvironmentProblem(f"{path}: no such file")
+    split_address(xds)
     credentials = Credentials(tls_cert, tls_key, tls_client_ca, token_file)
     settings = Settings(policy.absolute(), state_file(state_dir, policy), grace)
     asyncio.run(run(settings, xds, admin, credentials, admin_token_file))
@@ -107,7 +106,7 @@ async def run(
 
 async def listen(runner: web.AppRunner, address: str) -> None:
     """Bind the admin address. Raises EnvironmentProblem when it is taken."""
-    host, port = split_address(address)
+    host, port = split_address(address, ADMIN_ADDRESS)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
@@ -128,11 +127,3 @@ def warn_when_open(xds: str, admin: str, credentials: Credentials, admin_token_f
             "admin.open_to_the_network",
             detail=f"{admin} can drain endpoints and asks for no token; give --admin-token-file or bind 127.0.0.1",
         )
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of `host:port` or `[v6]:port`. Raises EnvironmentProblem."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise EnvironmentProblem(f"{address!r} is not an address; write host:port, for example {ADMIN_ADDRESS}")
-    return host.strip("[]"), int(port)

@@ -50,6 +50,8 @@ class EndpointLoad:
     errors: int
     error_streak: int
     """Failed since the last one that was answered."""
+    news: bool
+    """The report that was just added says that a request to it was answered or failed."""
 
 
 @dataclass(slots=True)
@@ -75,30 +77,37 @@ class LoadBook:
         kept = set(clusters)
         self.totals = {key: found for key, found in self.totals.items() if key[0] in kept}
         in_flight: dict[Key, int] = {}
+        news: set[Key] = set()
         for cluster in report.cluster_stats:
             if cluster.cluster_name in kept:
                 for locality in cluster.upstream_locality_stats:
                     for stats in locality.upstream_endpoint_stats:
-                        self.add(cluster.cluster_name, stats, in_flight)
+                        self.add(cluster.cluster_name, stats, in_flight, news)
         self.active[stream] = in_flight
-        return [self.load(key) for key in self.totals]
+        return [self.load(key, key in news) for key in self.totals]
 
-    def add(self, cluster: str, stats: pb.UpstreamEndpointStats, in_flight: dict[Key, int]) -> None:
+    def add(
+        self, cluster: str, stats: pb.UpstreamEndpointStats, in_flight: dict[Key, int], news: set[Key]
+    ) -> None:
         """Add one endpoint's line."""
         socket = stats.address.socket_address
         key = (cluster, (socket.address, socket.port_value))
         in_flight[key] = in_flight.get(key, 0) + stats.total_requests_in_progress
+        if stats.total_successful_requests or stats.total_error_requests:
+            news.add(key)
         totals = self.totals.setdefault(key, Totals())
         totals.issued += stats.total_issued_requests
         totals.ok += stats.total_successful_requests
         totals.errors += stats.total_error_requests
         totals.streak = 0 if stats.total_successful_requests else totals.streak + stats.total_error_requests
 
-    def load(self, key: Key) -> EndpointLoad:
+    def load(self, key: Key, news: bool) -> EndpointLoad:
         """One endpoint over all streams."""
         totals = self.totals[key]
         active = sum(found.get(key, 0) for found in self.active.values())
-        return EndpointLoad(key[0], key[1], active, totals.issued, totals.ok, totals.errors, totals.streak)
+        return EndpointLoad(
+            key[0], key[1], active, totals.issued, totals.ok, totals.errors, totals.streak, news
+        )
 
     def close(self, stream: int) -> None:
         """A stream ended: what it had in flight is no longer known."""

@@ -12,20 +12,24 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import structlog
 
-from gpuxds.discovery.server import AdsServer
+from gpuxds.discovery.events import Acked, Event, NodeInfo
+from gpuxds.discovery.loads import EndpointLoad
+from gpuxds.discovery.server import AdsServer, Hooks
 from gpuxds.engine import state as saved
 from gpuxds.engine.census import Census
 from gpuxds.engine.drains import Drains
+from gpuxds.engine.loads import record_loads
 from gpuxds.engine.observe import Metrics
 from gpuxds.engine.policy import PolicyHolder, Reload
 from gpuxds.engine.publisher import Publisher
+from gpuxds.engine.report import report_health, report_reload
 from gpuxds.engine.resolve import INTERVAL_S, lookup
 from gpuxds.engine.sources import Sources
 from gpuxds.engine.watch import changes
@@ -70,6 +74,8 @@ class Engine:
     rng: random.Random = field(default_factory=random.Random)
     metrics: Metrics = field(default_factory=Metrics)
     holder: PolicyHolder = field(init=False)
+    policy: Policy = field(init=False)
+    """The policy that decisions follow; changes together with the fleet and never between two awaits."""
     sources: Sources = field(default_factory=Sources)
     fleet: Fleet = field(default_factory=Fleet)
     facts: dict[str, PoolFacts] = field(default_factory=dict)
@@ -89,11 +95,7 @@ class Engine:
     def __post_init__(self) -> None:
         self.holder = PolicyHolder(self.settings.policy_path)
         self.started_at = self.now()
-
-    @property
-    def policy(self) -> Policy:
-        """The policy in force."""
-        return self.holder.current.policy
+        self.server.hooks = Hooks(self.note_event, self.note_loads, self.metrics.stalled.inc, self.poke)
 
     # -- start and stop ------------------------------------------------------------------------------
 
@@ -101,12 +103,22 @@ class Engine:
         """Read state and policy. Raises PolicyError when there is no policy to serve, good or last good."""
         state = self.read_state()
         outcome = self.holder.start(state.policy_text, self.now())
-        self.report_reload(outcome)
-        self.memories = {name: from_json(document) for name, document in state.pools.items()}
-        self.drains = Drains.restore(state.drains)
-        self.census.restore(state.proxies, self.now())
+        report_reload(self.metrics, self.holder.path, outcome)
+        self.policy = self.holder.current.policy
+        self.restore(state)
         self.store = Store(rules_of(self.policy.signals))
         self.scraper = Scraper(self.store, now=self.now, rng=self.rng, on_event=self.poke)
+
+    def restore(self, state: saved.SavedState) -> None:
+        """Continue from saved state; without it when it does not have the shape it should."""
+        try:
+            memories = {name: from_json(document) for name, document in state.pools.items()}
+            drains = Drains.restore(state.drains)
+        except (StateError, KeyError, TypeError, ValueError) as error:
+            log.error("state.unusable", error=str(error), effect="starting from fresh signals")
+            return
+        self.memories, self.drains = memories, drains
+        self.census.restore(state.proxies, self.now())
 
     def read_state(self) -> saved.SavedState:
         """The saved state; empty when there is none or it is unusable, which is logged."""
@@ -121,16 +133,14 @@ class Engine:
 
     async def run(self) -> None:
         """Serve until `stop`. Feeders and the loop run in one task group: a defect in one ends all."""
-        self.publisher.configure(self.policy)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                await self.refresh_fleet()
+            async with self.scraper, asyncio.TaskGroup() as tasks:
+                await self.refresh_fleet(force=True)
                 tasks.create_task(self.watch())
                 tasks.create_task(self.resolve())
                 tasks.create_task(self.save_regularly())
                 tasks.create_task(self.decide_regularly())
         finally:
-            await self.scraper.close()
             self.save()
 
     def stop(self) -> None:
@@ -157,24 +167,8 @@ class Engine:
         """Take over whatever the files say now."""
         outcome = self.holder.reload(self.now())
         if outcome is not None:
-            self.report_reload(outcome)
-            if outcome.ok:
-                self.store.rules = rules_of(self.policy.signals)
-                self.publisher.configure(self.policy)
+            report_reload(self.metrics, self.holder.path, outcome)
         await self.refresh_fleet(force=outcome is not None and outcome.ok)
-
-    def report_reload(self, outcome: Reload) -> None:
-        """Say what an attempt to load did, in the log and in the metrics."""
-        self.metrics.reload_success.set(1 if outcome.ok else 0)
-        if outcome.ok:
-            self.metrics.reload_at.set(outcome.at)
-            for problem in outcome.problems:
-                log.warning("policy.warning", problem=str(problem))
-            log.info("policy.in_force", path=str(self.holder.path), changed=list(outcome.changed))
-            return
-        self.metrics.reload_failures.inc()
-        for problem in outcome.problems:
-            log.error("policy.refused", problem=str(problem), effect="the last good policy stays in force")
 
     async def refresh_fleet(self, *, force: bool = False) -> None:
         """Merge the sources; when the fleet changed, follow it with scrapers, rows and facts."""
@@ -187,29 +181,41 @@ class Engine:
         if self.sources.problems != before:
             for problem in self.sources.problems:
                 log.warning("fleet.problem", problem=str(problem))
-        await self.follow(fleet, force=force)
+        self.follow(self.holder.current.policy, fleet, force=force)
 
-    async def follow(self, fleet: Fleet, *, force: bool = False) -> None:
-        """Make `fleet` the one in force."""
+    def follow(self, policy: Policy, fleet: Fleet, *, force: bool = False) -> None:
+        """Make this policy and this fleet the ones in force, all at once."""
         if fleet == self.fleet and not force:
             return
         gone = sorted(set(self.fleet.by_id) - set(fleet.by_id))
         come = sorted(set(fleet.by_id) - set(self.fleet.by_id))
         if gone or come:
             log.info("fleet.changed", endpoints=len(fleet.endpoints), added=come, removed=gone)
-        self.fleet = fleet
+        self.policy, self.fleet = policy, fleet
+        self.store.rules = rules_of(policy.signals)
         self.store.sync([endpoint.id for endpoint in fleet.endpoints])
         self.facts = {
-            pool.name: facts_of(pool, fleet.pool(pool.name), self.policy.gpu_models) for pool in self.policy.pools
+            pool.name: facts_of(pool, fleet.pool(pool.name), policy.gpu_models) for pool in policy.pools
         }
-        await self.scraper.apply(fleet.endpoints, self.policy)
+        self.scraper.apply(fleet.endpoints, policy)
+        self.publisher.configure(policy, fleet, self.now())
         self.poke()
 
     async def resolve(self) -> None:
         """Ask for host names again and again."""
         while not await happened(self.stopping, INTERVAL_S):
             self.sources.learn(await lookup(self.sources.hosts(self.fleet)))
-            await self.follow(self.sources.address(self.fleet))
+            self.follow(self.policy, self.sources.address(self.fleet))
+
+    def note_event(self, node: NodeInfo, event: Event) -> None:
+        """Count what proxies accept and reject."""
+        del node
+        counter = self.metrics.acks if isinstance(event, Acked) else self.metrics.nacks
+        counter.labels(event.type_url.rpartition(".")[2]).inc()
+
+    def note_loads(self, loads: Sequence[EndpointLoad]) -> None:
+        """Take in what proxies count."""
+        record_loads(self.store, self.fleet, loads, self.now())
 
     # -- the decision ------------------------------------------------------------------------------------
 
@@ -259,7 +265,7 @@ class Engine:
         """Hand changed snapshots to the server. It skips what a stream already has."""
         self.publisher.encode(self.decisions)
         try:
-            self.server.publish(self.publisher.snapshots())
+            self.server.publish(self.publisher.snapshots(self.now()))
         except SnapshotError as error:
             self.metrics.refused_snapshots.inc()
             log.error("snapshot.refused", error=str(error), effect="the last snapshot stays")
@@ -360,21 +366,3 @@ async def happened(event: asyncio.Event, timeout_s: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def report_health(before: PoolDecision | None, after: PoolDecision) -> None:
-    """Log every endpoint whose health changed, with the reason."""
-    from gpuxds.scoring.contract import Health
-
-    old = dict(zip(before.ids, before.health.tolist(), strict=True)) if before else {}
-    for row, endpoint_id in enumerate(after.ids):
-        health = int(after.health[row])
-        if old.get(endpoint_id, health) != health:
-            log.info(
-                "endpoint.health",
-                endpoint=endpoint_id,
-                pool=after.pool,
-                before=Health(old[endpoint_id]).name.lower(),
-                after=Health(health).name.lower(),
-                reason=after.reasons[row],
-            )

@@ -40,6 +40,10 @@ class Metrics:
         self.refused_snapshots = Counter(
             "gpuxds_snapshots_refused", "Snapshots that contradicted themselves.", registry=registry
         )
+        self.stalled = Counter(
+            "gpuxds_xds_stalled_streams", "Streams closed since the proxy took or acknowledged nothing.",
+            registry=registry,
+        )  # fmt: skip
         self.state_failures = Counter(
             "gpuxds_state_save_failures", "State that could not be saved.", registry=registry
         )

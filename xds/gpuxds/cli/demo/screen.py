@@ -70,3 +70,11 @@ def verdict_line(verdict: Verdict) -> Text:
     """One step of the story, told."""
     mark = ("✓ ", "green") if verdict.ok else ("✗ ", "red")
     return Text.assemble(mark, verdict.step, (f": {verdict.figures}", "dim"))
+
+
+def shares_line(watch: Watch) -> Text:
+    """Who gets what, in one line."""
+    shares = watch.gauge.shares(watch.now() - WINDOW_S, watch.now())
+    parts = (f"{endpoint.id} {100 * shares.get(endpoint.id, 0.0):.0f} %" for endpoint in watch.stage.fleet)
+    stats = watch.load.window(watch.now() - 10, watch.now())
+    return Text(f"  share now: {', '.join(parts)}; first token p95 {1000 * stats.ttft_p95:.0f} ms", "dim")

@@ -25,7 +25,7 @@ from gpuxds.errors import EnvironmentProblem
 from gpuxds.fleet.endpoint import Endpoint
 from gpuxds.policy.build import endpoints
 from gpuxds.policy.loader import load
-from gpuxds.snapshot.bootstrap import render
+from gpuxds.snapshot.bootstrap import BootstrapOptions, render
 
 XDS_PORT, ADMIN_PORT, ENVOY_ADMIN_PORT, CONTROL_PORT = 18000, 18001, 18002, 18100
 START_S = 15.0
@@ -144,7 +144,10 @@ async def start(scene: Stage, envoy: Path) -> None:
         "fake-gpus", sys.executable, "-m", "gpuxds.simulator", "--fleet", spec, "--control-port", str(CONTROL_PORT)
     )
     bootstrap = processes.folder / "bootstrap.yaml"
-    bootstrap.write_text(render("demo-envoy", f"127.0.0.1:{XDS_PORT}", admin_port=ENVOY_ADMIN_PORT))
+    options = BootstrapOptions(
+        "demo-envoy", ("127.0.0.1", XDS_PORT), admin=("127.0.0.1", ENVOY_ADMIN_PORT)
+    )
+    bootstrap.write_text(render(options))
     await scene.start_control_plane()
     await processes.start(
         "envoy", str(envoy), "-c", str(bootstrap), "--concurrency", "2", "--log-level", "warning",

@@ -7,9 +7,12 @@ come from Envoy's counters, failures from the client, weights from Envoy's own t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+import aiohttp
 
 from gpuxds.cli.demo.gauge import Gauge
 from gpuxds.cli.demo.stage import Stage
@@ -48,8 +51,9 @@ class Watch:
     async def look_on(self) -> None:
         """Look again and again, until cancelled."""
         while True:
-            await self.look()
             self.stage.processes.check()
+            with contextlib.suppress(aiohttp.ClientError):
+                await self.look()
             await asyncio.sleep(STEP_S)
 
     def share(self, name: str, window_s: float) -> float:

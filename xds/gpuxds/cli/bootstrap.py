@@ -1,0 +1,84 @@
+"""`gpuxds bootstrap`: a configuration with which an Envoy follows this control plane."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gpuxds.cli.addresses import ADMIN_ADDRESS, XDS_ADDRESS, split_address
+from gpuxds.errors import EnvironmentProblem
+from gpuxds.snapshot.bootstrap import BootstrapOptions, render, sds_files
+
+ENVOY_ADMIN = "127.0.0.1:9901"
+
+
+def bootstrap(
+    node: Annotated[str, typer.Option(help="The proxy's id; unique, since proxies are counted by it.")],
+    server: Annotated[str, typer.Option(help="The control plane as the proxy reaches it.")] = XDS_ADDRESS,
+    cluster: Annotated[str, typer.Option(help="node.cluster, by which node groups may select.")] = "gpuxds",
+    metadata: Annotated[
+        list[str] | None, typer.Option(help="node.metadata entry as key=value; may be repeated.")
+    ] = None,
+    envoy_admin: Annotated[str, typer.Option(help="Where Envoy's own admin page listens.")] = ENVOY_ADMIN,
+    sotw: Annotated[bool, typer.Option("--sotw", help="State of the world instead of incremental ADS.")] = False,
+    ca: Annotated[Path | None, typer.Option(help="CA of the control plane's certificate; turns TLS on.")] = None,
+    cert: Annotated[Path | None, typer.Option(help="The proxy's certificate, for mutual TLS.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Key of the proxy's certificate.")] = None,
+    server_name: Annotated[
+        str | None, typer.Option(help="Name in the control plane's certificate.  [default: its host]")
+    ] = None,
+    sds_dir: Annotated[
+        Path | None,
+        typer.Option(help="Write SDS files here, through which Envoy follows certificates that rotate."),
+    ] = None,
+    token_file: Annotated[Path | None, typer.Option(help="Bearer token to send; written into the output.")] = None,
+) -> None:
+    """Print an Envoy bootstrap that is right for this control plane."""
+    if (cert is None) != (key is None) or (cert is not None and ca is None):
+        raise EnvironmentProblem("mutual TLS needs --ca, --cert and --key together")
+    if sds_dir is not None and ca is None:
+        raise EnvironmentProblem("--sds-dir holds certificates: give --ca, and --cert and --key, as well")
+    options = BootstrapOptions(
+        node_id=node,
+        server=split_address(server),
+        node_cluster=cluster,
+        metadata=dict(entry(text) for text in metadata or ()),
+        admin=split_address(envoy_admin, ADMIN_ADDRESS),
+        state_of_the_world=sotw,
+        ca_file=absolute(ca),
+        cert_file=absolute(cert),
+        key_file=absolute(key),
+        server_name=server_name,
+        sds_dir=absolute(sds_dir),
+        token=read_token(token_file),
+    )
+    if sds_dir is not None:
+        sds_dir.mkdir(parents=True, exist_ok=True)
+        for name, text in sds_files(options).items():
+            (sds_dir / name).write_text(text, encoding="utf-8")
+    typer.echo(render(options), nl=False)
+
+
+def absolute(path: Path | None) -> str | None:
+    """A path that holds wherever Envoy is started."""
+    return None if path is None else str(path.absolute())
+
+
+def entry(text: str) -> tuple[str, str]:
+    """A metadata entry. Raises EnvironmentProblem."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise EnvironmentProblem(f"--metadata {text!r}: write key=value")
+    return key, value
+
+
+def read_token(path: Path | None) -> str | None:
+    """The token in a file. Raises EnvironmentProblem."""
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise EnvironmentProblem(f"{path}: {error.strerror}") from error

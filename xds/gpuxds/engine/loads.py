@@ -1,0 +1,32 @@
+"""Load reports become signals of the endpoints they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gpuxds.discovery.loads import EndpointLoad
+from gpuxds.fleet.endpoint import Fleet
+from gpuxds.signals.model import Signal
+from gpuxds.signals.store import Store
+
+
+def record_loads(store: Store, fleet: Fleet, loads: Sequence[EndpointLoad], now: float) -> None:
+    """Record what proxies count.
+
+    A streak of failures is recorded only when a report has news of the endpoint: repeating an old streak
+    would condemn an endpoint that is being tried again and has not been sent anything yet.
+    """
+    by_address = {(e.pool, (e.ip, e.port)): e.id for e in fleet.endpoints}
+    for load in loads:
+        endpoint_id = by_address.get((load.cluster, load.address))
+        if endpoint_id is None:
+            continue
+        values = {
+            Signal.PROXY_ACTIVE: float(load.active),
+            Signal.PROXY_ISSUED: float(load.issued),
+            Signal.PROXY_OK: float(load.ok),
+            Signal.PROXY_ERRORS: float(load.errors),
+        }
+        if load.news:
+            values[Signal.PROXY_ERROR_STREAK] = float(load.error_streak)
+        store.record(endpoint_id, values, now)
