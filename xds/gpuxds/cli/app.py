@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -33,13 +33,13 @@ COMMANDS = {
 class LazyGroup(TyperGroup):
     """A group whose commands are imported on use."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         """Names in the order of the help page."""
         del ctx
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name; None makes click suggest near misses."""
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name; None makes typer suggest near misses."""
         del ctx
         if cmd_name not in COMMANDS:
             return None

@@ -23,7 +23,8 @@ from gpuxds.admin.app import build
 from gpuxds.cli.addresses import ADMIN_ADDRESS, XDS_ADDRESS, split_address
 from gpuxds.cli.logs import LogFormat, configure
 from gpuxds.discovery.credentials import Credentials, insecure_warning
-from gpuxds.discovery.server import AdsServer, NodeInfo
+from gpuxds.discovery.events import NodeInfo
+from gpuxds.discovery.server import AdsServer
 from gpuxds.engine.loop import Engine, Settings
 from gpuxds.errors import EnvironmentProblem
 from gpuxds.snapshot.groups import group_of

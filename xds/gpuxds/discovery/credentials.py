@@ -54,7 +54,9 @@ class Credentials:
             return self.configuration()
 
         return grpc.dynamic_ssl_server_credentials(
-            self.configuration(), renew, require_client_authentication=self.tls_client_ca is not None
+            self.configuration(),
+            renew,  # type: ignore[arg-type]  # None is documented: nothing changed
+            require_client_authentication=self.tls_client_ca is not None,
         )
 
     def files(self) -> list[Path]:

@@ -63,9 +63,7 @@ class Bodies:
         key = (type_url, version, tuple((r.name, r.version) for r in resources))
         return self.get(key) or self.keep(key, sotw_body(type_url, version, resources))
 
-    def delta(
-        self, type_url: str, version: str, resources: Sequence[Resource], removed: Sequence[str]
-    ) -> bytes:
+    def delta(self, type_url: str, version: str, resources: Sequence[Resource], removed: Sequence[str]) -> bytes:
         """A shared DeltaDiscoveryResponse body."""
         key = (type_url, version, tuple((r.name, r.version) for r in resources), tuple(removed))
         return self.get(key) or self.keep(key, delta_body(type_url, version, resources, removed))

@@ -86,9 +86,7 @@ class LoadBook:
         self.active[stream] = in_flight
         return [self.load(key, key in news) for key in self.totals]
 
-    def add(
-        self, cluster: str, stats: pb.UpstreamEndpointStats, in_flight: dict[Key, int], news: set[Key]
-    ) -> None:
+    def add(self, cluster: str, stats: pb.UpstreamEndpointStats, in_flight: dict[Key, int], news: set[Key]) -> None:
         """Add one endpoint's line."""
         socket = stats.address.socket_address
         key = (cluster, (socket.address, socket.port_value))
@@ -105,9 +103,7 @@ class LoadBook:
         """One endpoint over all streams."""
         totals = self.totals[key]
         active = sum(found.get(key, 0) for found in self.active.values())
-        return EndpointLoad(
-            key[0], key[1], active, totals.issued, totals.ok, totals.errors, totals.streak, news
-        )
+        return EndpointLoad(key[0], key[1], active, totals.issued, totals.ok, totals.errors, totals.streak, news)
 
     def close(self, stream: int) -> None:
         """A stream ended: what it had in flight is no longer known."""

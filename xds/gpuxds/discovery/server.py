@@ -220,8 +220,7 @@ class AdsServer:
         await self.admit(context)
         number, first = next(self.numbers), True
         try:
-            while (message := await context.read()) is not grpc.aio.EOF:
-                assert isinstance(message, bytes)
+            while isinstance(message := await context.read(), bytes):
                 if first:
                     await context.write(load_response())
                     first = False
@@ -268,7 +267,7 @@ def load_response() -> bytes:
 
 
 @dataclass(eq=False)
-class Router(grpc.GenericRpcHandler):  # type: ignore[misc]
+class Router(grpc.GenericRpcHandler):
     """Which handler serves which method."""
 
     server: AdsServer

@@ -168,7 +168,12 @@ class Session(ABC, Generic[Request]):
 
     @abstractmethod
     def body(
-        self, subscription: Subscription, version: str, resources: list[Resource], removed: list[str], bodies: Bodies
+        self,
+        subscription: Subscription,
+        version: str,
+        resources: list[Resource],
+        removed: list[str],
+        bodies: Bodies,
     ) -> bytes:
         """The encoded response without its nonce."""
 
@@ -246,7 +251,12 @@ class SotwSession(Session[pb.DiscoveryRequest]):
         return list(wanted.values()), removed
 
     def body(
-        self, subscription: Subscription, version: str, resources: list[Resource], removed: list[str], bodies: Bodies
+        self,
+        subscription: Subscription,
+        version: str,
+        resources: list[Resource],
+        removed: list[str],
+        bodies: Bodies,
     ) -> bytes:
         """A DiscoveryResponse."""
         del removed
@@ -315,7 +325,12 @@ class DeltaSession(Session[pb.DeltaDiscoveryRequest]):
         return None if subscription.answered or not subscription.wildcard else ([], [])
 
     def body(
-        self, subscription: Subscription, version: str, resources: list[Resource], removed: list[str], bodies: Bodies
+        self,
+        subscription: Subscription,
+        version: str,
+        resources: list[Resource],
+        removed: list[str],
+        bodies: Bodies,
     ) -> bytes:
         """A DeltaDiscoveryResponse."""
         return bodies.delta(subscription.type_url, version, resources, removed)

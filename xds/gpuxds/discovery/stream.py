@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-import grpc
+from typing import Any
 
 from gpuxds.discovery.encoding import Bodies, with_nonce
 from gpuxds.discovery.events import Event, ProxyStatus, Response
@@ -20,10 +18,8 @@ from gpuxds.discovery.session import Session
 from gpuxds.errors import ProtocolError
 from gpuxds.snapshot.model import CLUSTER, Snapshot
 
-if TYPE_CHECKING:
-    Context = grpc.aio.ServicerContext[bytes, bytes]
-else:
-    Context = Any
+Context = Any
+"""grpc.aio.ServicerContext, whose `read` answers bytes or `grpc.aio.EOF`; its stubs do not know the latter."""
 
 STALL_S = 20.0
 """Longest time one message may wait to be taken by gRPC."""
@@ -72,9 +68,8 @@ class Stream:
         """Take in requests until the client half-closes."""
         while True:
             message = await self.context.read()
-            if message is grpc.aio.EOF:
+            if not isinstance(message, bytes):
                 return
-            assert isinstance(message, bytes)
             try:
                 request = self.parse(message)
             except ValueError as error:

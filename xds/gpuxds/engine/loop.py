@@ -27,7 +27,7 @@ from gpuxds.engine.census import Census
 from gpuxds.engine.drains import Drains
 from gpuxds.engine.loads import record_loads
 from gpuxds.engine.observe import Metrics
-from gpuxds.engine.policy import PolicyHolder, Reload
+from gpuxds.engine.policy import PolicyHolder
 from gpuxds.engine.publisher import Publisher
 from gpuxds.engine.report import report_health, report_reload
 from gpuxds.engine.resolve import INTERVAL_S, lookup
@@ -46,6 +46,8 @@ from gpuxds.signals.model import Freshness, Signal, SignalView
 from gpuxds.signals.store import Store, rules_of
 
 TICK_S = 1.0
+UNREADY_TICK_S = 0.1
+"""Until the first publication proxies wait for us, so nobody waits for a tick."""
 POKE_SPACING_S = 0.02
 """Pokes this close together become one decision."""
 SAVE_EVERY_S = 1.0
@@ -194,9 +196,7 @@ class Engine:
         self.policy, self.fleet = policy, fleet
         self.store.rules = rules_of(policy.signals)
         self.store.sync([endpoint.id for endpoint in fleet.endpoints])
-        self.facts = {
-            pool.name: facts_of(pool, fleet.pool(pool.name), policy.gpu_models) for pool in policy.pools
-        }
+        self.facts = {pool.name: facts_of(pool, fleet.pool(pool.name), policy.gpu_models) for pool in policy.pools}
         self.scraper.apply(fleet.endpoints, policy)
         self.publisher.configure(policy, fleet, self.now())
         self.poke()
@@ -222,7 +222,7 @@ class Engine:
     async def decide_regularly(self) -> None:
         """Decide on every tick and soon after every poke."""
         while not self.stopping.is_set():
-            if await happened(self.poked, TICK_S):
+            if await happened(self.poked, TICK_S if self.ready else UNREADY_TICK_S):
                 await asyncio.sleep(POKE_SPACING_S)
                 self.poked.clear()
             self.decide()

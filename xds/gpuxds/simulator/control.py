@@ -1,7 +1,7 @@
 """One process that serves many fake GPU servers, each on its own port, and takes faults over HTTP.
 
-    GET  /fake                  every server: type, port, what it does now, its faults
-    POST /fake/NAME/faults      change faults: {"throttle": 2.0}, {"die": true}, ...
+GET  /fake                  every server: type, port, what it does now, its faults
+POST /fake/NAME/faults      change faults: {"throttle": 2.0}, {"die": true}, ...
 """
 
 from __future__ import annotations
@@ -46,7 +46,11 @@ class FakeFleet:
         self.control_port = control_port
         self.servers = {
             spec.name: FakeGpuServer(
-                spec.name, TYPES[spec.gpu], host, spec.port, random.Random(zlib.crc32(spec.name.encode()))  # noqa: S311
+                spec.name,
+                TYPES[spec.gpu],
+                host,
+                spec.port,
+                random.Random(zlib.crc32(spec.name.encode())),  # noqa: S311
             )
             for spec in specs
         }
@@ -84,7 +88,7 @@ class FakeFleet:
         try:
             wishes = json.loads(await request.read())
             if not isinstance(wishes, dict):
-                raise ValueError("send an object such as {\"throttle\": 2.0}")
+                raise ValueError('send an object such as {"throttle": 2.0}')
             await server.set_faults(wishes)
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=422)

@@ -145,7 +145,7 @@ class Replica:
             self.preemptions += 1
 
     def prefill(self) -> tuple[tuple[tuple[int, int], ...], list[Sequence]]:
-        """Chunks of this step within the token budget and the KV cache, and the sequences whose prompt they complete."""
+        """Chunks that the token budget and the KV cache allow, and the sequences whose prompt they complete."""
         growth = len(self.decoding)
         free = self.gpu.kv_tokens - self.kv_used - growth
         budget = min(self.gpu.max_batched_tokens - growth, free)

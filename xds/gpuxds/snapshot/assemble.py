@@ -37,9 +37,7 @@ def with_retired(snapshot: Snapshot, before: Snapshot) -> Snapshot:
     routes can still lead there.
     """
     merged = {
-        type_url: resource_set(
-            {**before.of(type_url).resources, **snapshot.of(type_url).resources}.values()
-        )
+        type_url: resource_set({**before.of(type_url).resources, **snapshot.of(type_url).resources}.values())
         for type_url in (CLUSTER, ENDPOINTS)
     }
     return Snapshot({**snapshot.sets, **merged})

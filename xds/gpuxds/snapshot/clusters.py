@@ -47,9 +47,7 @@ def cluster(pool: PoolSpec, capacity: float) -> Resource:
         eds_cluster_config=cluster_v3.ClusterEdsClusterConfig(eds_config=ADS),
         connect_timeout=timedelta(seconds=pool.timeouts.connect),
         load_balancing_policy=balancing(lb_of(pool.strategy)),
-        common_lb_config=cluster_v3.ClusterCommonLbConfig(
-            healthy_panic_threshold=envoy_type.Percent(value=0.0)
-        ),
+        common_lb_config=cluster_v3.ClusterCommonLbConfig(healthy_panic_threshold=envoy_type.Percent(value=0.0)),
         circuit_breakers=circuit_breakers(capacity),
         outlier_detection=outliers(pool.outlier_detection),
         typed_extension_protocol_options={

@@ -14,7 +14,6 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,12 +64,10 @@ class AssignmentEncoder:
         self.cluster = cluster
         self.layout: Layout | None = None
 
-    def encode(
-        self, endpoints: Sequence[Endpoint], weights: Ints, envoy_health: Ints, in_eds: Bools
-    ) -> Resource:
+    def encode(self, endpoints: Sequence[Endpoint], weights: Ints, envoy_health: Ints, in_eds: Bools) -> Resource:
         """The assignment of the endpoints that are in EDS; all arrays are in the order of `endpoints`."""
         kept = np.flatnonzero(in_eds)
-        addresses = tuple((endpoints[row].ip or "", endpoints[row].port) for row in kept)
+        addresses = tuple((endpoints[row].ip or "", endpoints[row].port) for row in kept.tolist())
         if self.layout is None or self.layout.addresses != addresses:
             self.layout = lay_out(self.cluster, addresses)
         rows = kept[self.layout.rows]
@@ -127,8 +124,9 @@ def varint(value: int) -> bytes:
     return bytes([*out, value])
 
 
-def padded_varints(values: Ints) -> npt.NDArray[Any]:
+def padded_varints(values: Ints) -> npt.NDArray[np.uint8]:
     """Numbers of up to 35 bits as five bytes each. Shape (n, 5), uint8. Weights stay in 1..2^32-1 (C70)."""
     clamped = np.clip(values, 1, MAX_WEIGHT)[:, None]
     groups = (clamped >> np.array([0, 7, 14, 21, 28])) & 0x7F
-    return (groups | np.array([0x80, 0x80, 0x80, 0x80, 0])).astype(np.uint8)
+    padded: npt.NDArray[np.uint8] = (groups | np.array([0x80, 0x80, 0x80, 0x80, 0])).astype(np.uint8)
+    return padded

@@ -165,9 +165,7 @@ def grpc_listener(pool: PoolSpec) -> Resource:
     message = listener_v3.Listener(
         name=pool.name, api_listener=listener_v3.ApiListener(api_listener=PackedMessage.pack(manager))
     )
-    return resource(
-        pool.name, LISTENER, bytes(message), on_request_only=True, refers_to=((ROUTES, pool.name),)
-    )
+    return resource(pool.name, LISTENER, bytes(message), on_request_only=True, refers_to=((ROUTES, pool.name),))
 
 
 def grpc_routes(pool: PoolSpec) -> Resource:
@@ -176,6 +174,4 @@ def grpc_routes(pool: PoolSpec) -> Resource:
     everything = route_v3.Route(match=route_v3.RouteMatch(prefix=""), route=action)
     host = route_v3.VirtualHost(name=pool.name, domains=[pool.name], routes=[everything])
     message = route_v3.RouteConfiguration(name=pool.name, virtual_hosts=[host])
-    return resource(
-        pool.name, ROUTES, bytes(message), on_request_only=True, refers_to=((CLUSTER, pool.name),)
-    )
+    return resource(pool.name, ROUTES, bytes(message), on_request_only=True, refers_to=((CLUSTER, pool.name),))

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 
 from gpuxds.cli.demo.screen import picture, shares_line, verdict_line
-from gpuxds.cli.demo.stage import Stage, stage
+from gpuxds.cli.demo.stage import stage
 from gpuxds.cli.demo.story import STORY, Verdict, Watch
 from gpuxds.errors import GpuxdsError
 from gpuxds.simulator.load import Load

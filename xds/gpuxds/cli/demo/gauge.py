@@ -6,6 +6,7 @@ wait for answers. Pure: samples in, shares out.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ class Gauge:
         """Requests sent to each endpoint between two moments; counters that restarted count from zero."""
         window = [requests for at, requests in self.samples if since <= at <= until]
         total: dict[str, int] = {}
-        for before, after in zip(window, window[1:], strict=False):
+        for before, after in itertools.pairwise(window):
             for name, count in after.items():
                 earlier = before.get(name, 0)
                 total[name] = total.get(name, 0) + (count - earlier if count >= earlier else count)

@@ -144,9 +144,7 @@ async def start(scene: Stage, envoy: Path) -> None:
         "fake-gpus", sys.executable, "-m", "gpuxds.simulator", "--fleet", spec, "--control-port", str(CONTROL_PORT)
     )
     bootstrap = processes.folder / "bootstrap.yaml"
-    options = BootstrapOptions(
-        "demo-envoy", ("127.0.0.1", XDS_PORT), admin=("127.0.0.1", ENVOY_ADMIN_PORT)
-    )
+    options = BootstrapOptions("demo-envoy", ("127.0.0.1", XDS_PORT), admin=("127.0.0.1", ENVOY_ADMIN_PORT))
     bootstrap.write_text(render(options))
     await scene.start_control_plane()
     await processes.start(

@@ -19,6 +19,8 @@ from gpuxds.cli.demo.stage import Stage
 from gpuxds.simulator.load import Load
 
 STEP_S = 0.25
+RAMP_S = 16.0
+"""Longer than the policy's ramp, after which no weight moves for an endpoint that just came back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +138,11 @@ async def drain(watch: Watch) -> Verdict:
 
 async def outage(watch: Watch) -> Verdict:
     """Without a control plane Envoy goes on with what it has."""
-    started, before = watch.now(), watch.weights()
+    await asyncio.sleep(RAMP_S)
+    started = watch.now()
     await watch.stage.kill_control_plane()
+    await watch.look()
+    before = watch.weights()
     await asyncio.sleep(8)
     window = watch.load.window(started, watch.now())
     same = watch.weights() == before
