@@ -49,7 +49,8 @@ class EndpointLoad:
     ok: int
     errors: int
     error_streak: int
-    """Failed since the last one that was answered."""
+    """Failed in a row, as far as reports can tell: one with more failures than answers continues the streak,
+    since the answers are those of requests that began before."""
     news: bool
     """The report that was just added says that a request to it was answered or failed."""
 
@@ -97,7 +98,10 @@ class LoadBook:
         totals.issued += stats.total_issued_requests
         totals.ok += stats.total_successful_requests
         totals.errors += stats.total_error_requests
-        totals.streak = 0 if stats.total_successful_requests else totals.streak + stats.total_error_requests
+        if stats.total_error_requests > stats.total_successful_requests:
+            totals.streak += stats.total_error_requests
+        elif stats.total_successful_requests:
+            totals.streak = 0
 
     def load(self, key: Key, news: bool) -> EndpointLoad:
         """One endpoint over all streams."""

@@ -235,6 +235,7 @@ class Engine:
             self.ready = now - self.started_at >= self.settings.grace_s or everyone_heard(view)
             if not self.ready:
                 return
+            log.info("ready", after_s=round(now - self.started_at, 2), endpoints=len(view.ids))
         self.drains.forget_missing(self.fleet.by_id, now)
         with self.metrics.decide_s.time():
             decisions = self.decide_pools(view, now)

@@ -127,7 +127,7 @@ def reason(decision: PoolDecision, row: int) -> str:
     """One sentence on an endpoint."""
     cause = Cause(int(decision.cause[row]))
     if cause in CAUSES:
-        return CAUSES[cause]
+        return CAUSES[cause] + fault(decision, row, cause)
     if decision.frozen:
         return "frozen: its pool fell silent at once"
     if decision.relaxation[row] > 0:
@@ -136,6 +136,16 @@ def reason(decision: PoolDecision, row: int) -> str:
         return decision.note or "equal weights"
     parts = [text for term in decision.terms if (text := notable(term.name, term.values, row))]
     return ", ".join(parts) or "as its capacity"
+
+
+def fault(decision: PoolDecision, row: int, cause: Cause) -> str:
+    """Which hardware fault it is, for people who will look it up."""
+    signals = {Cause.HARDWARE: Signal.XID_OUT, Cause.XID_DRAIN: Signal.XID_DRAIN}
+    code = decision.view.value(signals[cause])[row] if cause in signals else np.nan
+    if code > 0:
+        return f" (XID {code:.0f})"
+    fatal_ecc = cause is Cause.HARDWARE and decision.view.value(Signal.ECC_FATAL)[row] > 0
+    return " (ECC: double-bit error or failed row remap)" if fatal_ecc else ""
 
 
 def notable(name: str, values: Floats, row: int) -> str:

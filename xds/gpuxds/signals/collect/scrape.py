@@ -32,6 +32,9 @@ from gpuxds.signals.store import Store
 log = structlog.get_logger("gpuxds")
 
 FIRST_SPREAD_S = 0.5
+SPREAD_PER_TARGET_S = 0.002
+"""First fetches are spread over this long per page, at most over `FIRST_SPREAD_S`: a small fleet is known at
+once, a large one does not answer in one burst."""
 JITTER = 0.05
 SHARE_OF_TIME = 4.0
 """A page may take a quarter of the time between two fetches."""
@@ -128,7 +131,8 @@ class Scraper:
     async def follow(self, key: str, target: Target) -> None:
         """Fetch one page again and again, until cancelled."""
         interval_s = target.cadence.interval_s
-        await asyncio.sleep(self.rng.uniform(0, min(interval_s, FIRST_SPREAD_S)))
+        spread_s = min(interval_s, FIRST_SPREAD_S, SPREAD_PER_TARGET_S * len(self.running))
+        await asyncio.sleep(self.rng.uniform(0, spread_s))
         try:
             context = tls_context(target.cadence.options.ca_file) if target.cadence.options.ca_file else None
         except SignalError as error:

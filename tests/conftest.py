@@ -1,0 +1,34 @@
+"""Real parts: a test that needs one says `@pytest.mark.real("envoy")`.
+
+Where the part is absent the test is skipped with the command that installs it. With `GPUXDS_REQUIRE_ALL=1`
+nothing may be skipped: a skip is a failure, so that a machine meant to run everything cannot quietly not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from support.parts import why_absent
+
+REQUIRE_ALL = os.environ.get("GPUXDS_REQUIRE_ALL") == "1"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("real"):
+        for part in marker.args:
+            reason = why_absent(part)
+            if reason:
+                pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    report = yield
+    if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped although GPUXDS_REQUIRE_ALL=1: {item.nodeid}: {report.longrepr}"
+    return report
