@@ -7,6 +7,7 @@ it has (C6). Publishing only swaps a reference and wakes writers, so it never wa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -172,7 +174,10 @@ class AdsServer:
         except Stalled as error:
             self.hooks.on_stalled()
             log.warning("stream.stalled", peer=stream.peer, error=str(error))
-            await context.abort(grpc.StatusCode.ABORTED, f"the client {error}")
+            self.streams.discard(stream)
+            # A socket that takes no data may not take the status either; the stream ends all the same.
+            with contextlib.suppress(grpc.aio.InternalError):
+                await context.abort(grpc.StatusCode.ABORTED, f"the client {error}")
         finally:
             self.streams.discard(stream)
             if session.node is not None:
@@ -224,7 +229,10 @@ class AdsServer:
                 if first:
                     await context.write(load_response())
                     first = False
-                report = pb.LoadStatsRequest.FromString(without_node(message))
+                try:
+                    report = pb.LoadStatsRequest.FromString(without_node(message))
+                except DecodeError as error:
+                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a load report: {error}")
                 self.hooks.on_loads(self.book.take(number, report, self.clusters()))
         finally:
             self.book.close(number)

@@ -245,7 +245,7 @@ class SotwSession(Session[pb.DiscoveryRequest]):
         stale = subscription.stale(wanted)
         if subscription.type_url not in FULL_STATE_TYPES:
             return (stale, []) if stale else None
-        removed = [name for name in subscription.sent if name not in wanted]
+        removed = [name for name, version in subscription.sent.items() if version and name not in wanted]
         if not stale and not removed:
             return None
         return list(wanted.values()), removed

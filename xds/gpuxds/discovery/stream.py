@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from gpuxds.discovery.encoding import Bodies, with_nonce
 from gpuxds.discovery.events import Event, ProxyStatus, Response
 from gpuxds.discovery.session import Session
@@ -72,7 +74,7 @@ class Stream:
                 return
             try:
                 request = self.parse(message)
-            except ValueError as error:
+            except DecodeError as error:
                 raise ProtocolError(f"not a discovery request: {error}") from error
             known = self.session.node is not None
             for event in self.session.receive(request):
