@@ -54,6 +54,7 @@ def build(engine: Engine, token_file: Path | None = None) -> web.Application:
             web.post("/api/v1/endpoints/{id}/drain", drain),
             web.post("/api/v1/endpoints/{id}/undrain", undrain),
             web.get("/api/v1/explain", explain),
+            web.get("/api/v1/signals", get_signals),
             web.get("/api/v1/proxies", list_proxies),
             web.get("/api/v1/policy", get_policy),
         ]
@@ -162,6 +163,11 @@ async def explain(request: web.Request) -> web.Response:
     engine, endpoint_id = request.app[ENGINE], request.query.get("endpoint")
     decisions = list(engine.decisions.values()) if endpoint_id is None else [engine.decision_of(endpoint_id)]
     return answer(views.explained(decisions, endpoint_id))
+
+
+async def get_signals(request: web.Request) -> web.Response:
+    """What the last decisions stood on, to be explained elsewhere."""
+    return answer(views.signals(request.app[ENGINE]))
 
 
 async def list_proxies(request: web.Request) -> web.Response:

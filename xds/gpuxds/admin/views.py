@@ -17,6 +17,7 @@ from gpuxds.engine.loop import Engine
 from gpuxds.scoring.contract import EnvoyHealth, Health, PoolDecision
 from gpuxds.scoring.explain import explain, reason
 from gpuxds.signals.model import Signal
+from gpuxds.signals.recording import dump
 
 
 def plain(value: Any) -> Any:
@@ -105,6 +106,13 @@ def explained(decisions: Sequence[PoolDecision], endpoint_id: str | None) -> dic
         if endpoint_id in (None, row.id)
     ]
     return {"pools": [pool_summary(decision) for decision in decisions], "endpoints": rows}
+
+
+def signals(engine: Engine) -> dict[str, Any]:
+    """The signals the last decisions stood on, in the form `gpuxds explain POLICY --signals FILE` reads."""
+    documents = [dump(decision.view) for decision in engine.decisions.values()]
+    endpoints = {name: found for document in documents for name, found in document["endpoints"].items()}
+    return {"now": max((document["now"] for document in documents), default=0.0), "endpoints": endpoints}
 
 
 def policy(engine: Engine) -> dict[str, Any]:

@@ -37,7 +37,8 @@ def explain(
         str | None, typer.Argument(help="Endpoint id; a policy file with --signals.", show_default=False)
     ] = None,
     signals: Annotated[
-        Path | None, typer.Option(help="Recorded signals: explain a policy file without a server.")
+        Path | None,
+        typer.Option(help="Signals recorded from /api/v1/signals: explain a policy file without a server."),
     ] = None,
     admin: Admin = DEFAULT,
     as_json: AsJson = False,

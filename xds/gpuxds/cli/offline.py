@@ -29,7 +29,7 @@ def explain_offline(policy_path: Path, signals_path: Path) -> dict[str, Any]:
         document = json.loads(signals_path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SignalError(f"{signals_path}: not a recorded signals file: {error}") from error
-    view = recording.load(document)
+    view = recording.load(document, loaded.policy.signals)
     fleet = Sources().build(loaded, Fleet())
     policy = loaded.policy
     decisions: list[PoolDecision] = []

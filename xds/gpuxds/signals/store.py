@@ -15,6 +15,8 @@ from gpuxds.signals.model import Floats, FreshnessRule, Signal, SignalView, Sour
 
 WIDTH = len(Signal)
 FIRST_ROWS = 16
+LARGEST = 1e15
+"""Tokens served in a life stay below it; DCGM's blanks do not."""
 PROXY_RULE = FreshnessRule(stale_after_s=5.0, absent_after_s=60.0)
 """Proxies report once a second."""
 PROBE_RULE = FreshnessRule(stale_after_s=30.0, absent_after_s=float("inf"))
@@ -63,11 +65,16 @@ class Store:
         return row
 
     def record(self, endpoint_id: str, values: Mapping[Signal, float], at: float) -> None:
-        """Values that were true at `at` (unix seconds); ignored for endpoints that have left."""
+        """Values that were true at `at` (unix seconds); ignored for endpoints that have left.
+
+        What is no number, infinite or absurd counts as not said, here and nowhere else.
+        """
         row = self.rows.get(endpoint_id)
         if row is None:
             return
         for signal, value in values.items():
+            if not abs(value) <= LARGEST:
+                continue
             self.values[signal, row] = value
             self.times[signal, row] = at
 
