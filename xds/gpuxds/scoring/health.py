@@ -160,12 +160,13 @@ def capped(
         allowed = min(allowed, max(0, int(judgement.sum()) - 1))
     rows = np.flatnonzero(judgement)
     already = np.isin(memory.health[rows], OUT + LEAVING)
-    surest_first = rows[np.lexsort((rows, -cause[rows], ~already))]
+    names = np.array([facts.ids[row] for row in rows])
+    surest_first = rows[np.lexsort((names, -cause[rows], ~already))]
     spared = surest_first[allowed:]
     if len(spared):
-        names = ", ".join(facts.ids[row] for row in spared[:5])
+        first = ", ".join(facts.ids[row] for row in spared[:5])
         why = "the last that serve" if spare == 0 else f"over max_ejected_percent ({allowed} of {count})"
-        alarms.append(f"kept in service although judged unfit, {why}: {names}{' …' if len(spared) > 5 else ''}")
+        alarms.append(f"kept in service although judged unfit, {why}: {first}{' …' if len(spared) > 5 else ''}")
         cause = cause.copy()
         cause[spared] = Cause.KEPT
     return cause, tuple(alarms)

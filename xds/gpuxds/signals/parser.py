@@ -19,6 +19,7 @@ REST = re.compile(rb'[ \t]*(?:\{((?:[^"{}]|"(?:[^"\\]|\\.)*")*)\})?[ \t]+([^\s]+
 LABEL = re.compile(rb'([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"')
 ESCAPE = re.compile(rb"\\(.)")
 ESCAPES = {b"n": b"\n"}
+GZIP = b"\x1f\x8b"
 NAME_ENDS = frozenset(b"{ \t")
 BLANK = 9.2e18
 """DCGM prints numbers of this size where it has none."""
@@ -97,5 +98,5 @@ def refuse_other_pages(page: bytes) -> None:
     if start in (b"<", b"{", b"["):
         kind = {b"<": "HTML", b"{": "JSON", b"[": "JSON"}[start]
         raise SignalError(f"the page is {kind}, not Prometheus text; is the metrics URL right?")
-    if b"\x00" in page[:256]:
+    if b"\x00" in page[:4] or page[:2] == GZIP:
         raise SignalError("the page is binary, not Prometheus text; is the metrics URL right?")

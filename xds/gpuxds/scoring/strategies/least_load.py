@@ -1,5 +1,5 @@
 """`least_load`: the endpoint with the lowest (running + waiting) / capacity is preferred; ties go to the one
-with the most GPU memory, then to the first by id."""
+with the most GPU memory; endpoints that tie in both share."""
 
 from __future__ import annotations
 

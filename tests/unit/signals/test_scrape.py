@@ -1,0 +1,125 @@
+"""Scraping real HTTP servers: what is recorded when pages come, fail, are too long, or hang."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from gpuxds.policy.build import endpoints
+from gpuxds.policy.loader import load_text
+from gpuxds.signals.collect.scrape import Scraper
+from gpuxds.signals.model import Signal
+from gpuxds.signals.store import Store, rules_of
+from support.pages import dcgm_page, vllm_page
+from support.waiting import until
+
+
+class Engine:
+    """A server whose pages the test decides."""
+
+    def __init__(self) -> None:
+        self.answer = "page"
+        self.health = 200
+        self.asked = 0
+        self.token = ""
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        self.asked += 1
+        self.token = request.headers.get("Authorization", "")
+        match self.answer:
+            case "page":
+                return web.Response(body=vllm_page(self.asked))
+            case "long":
+                return web.Response(body=vllm_page() * 400)
+            case "html":
+                return web.Response(text="<html>login</html>", content_type="text/html")
+            case "hang":
+                await asyncio.sleep(60)
+        return web.Response(status=503)
+
+    async def healthy(self, _: web.Request) -> web.Response:
+        if self.health == 0:
+            await asyncio.sleep(60)
+        return web.Response(status=self.health)
+
+    async def gpu(self, _: web.Request) -> web.Response:
+        return web.Response(body=dcgm_page(xid=79))
+
+
+@asynccontextmanager
+async def scraping(extra: str = "") -> AsyncIterator[tuple[Engine, Store, web.AppRunner]]:
+    engine = Engine()
+    app = web.Application()
+    app.add_routes(
+        [web.get("/metrics", engine.metrics), web.get("/health", engine.healthy), web.get("/dcgm", engine.gpu)]
+    )
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
+    policy = load_text(
+        f"version: 1\npools: [{{name: p, endpoints: [{{id: a, address: '127.0.0.1:{port}', gpu: {{model: L4}}, "
+        f"metrics: {{gpu: 'http://127.0.0.1:{port}/dcgm'}}}}]}}]\n"
+        f"signals:\n  engine: {{interval: 100ms, timeout: 200ms, stale_after: 300ms, max_bytes: 1000000{extra}}}\n"
+        "  gpu: {interval: 100ms}\nhealth: {probe_timeout: 200ms}\n",
+        "t.yaml",
+    ).policy
+    store = Store(rules_of(policy.signals))
+    store.sync(["a"])
+    try:
+        async with Scraper(store, now=time.time, rng=random.Random(1), on_event=lambda: None) as scraper:
+            scraper.apply(endpoints(policy), policy)
+            yield engine, store, runner
+    finally:
+        await runner.cleanup()
+
+
+def value(store: Store, signal: Signal) -> float:
+    return store.get("a", signal)
+
+
+async def test_engine_and_gpu_pages_become_signals() -> None:
+    async with scraping() as (_, store, _runner):
+        await until(lambda: value(store, Signal.OUTPUT_TOKENS_RATE) >= 0, 5, "two engine pages were read")
+        await until(lambda: value(store, Signal.XID_OUT) == 79, 5, "the GPU page was read")
+        assert value(store, Signal.RUNNING) > 0
+        assert value(store, Signal.SCRAPE_FAILURES) == 0
+
+
+@pytest.mark.parametrize("broken", ["error", "long", "html", "hang"])
+async def test_a_page_that_cannot_be_used_is_a_failure_of_the_page_not_of_the_server(broken: str) -> None:
+    async with scraping() as (engine, store, _):
+        await until(lambda: value(store, Signal.RUNNING) > 0, 5, "a page was read")
+        engine.answer = broken
+        await until(lambda: value(store, Signal.SCRAPE_FAILURES) >= 2, 5, "pages fail")
+        before = store.view(("a",), time.time()).times[Signal.ANSWERED][0]
+        await until(lambda: store.view(("a",), time.time()).times[Signal.ANSWERED][0] > before, 5, "it still lives")
+        assert not value(store, Signal.PROBE_REFUSALS) >= 1
+        assert not value(store, Signal.PROBE_TIMEOUTS) >= 1
+        engine.answer = "page"
+        await until(lambda: value(store, Signal.SCRAPE_FAILURES) == 0, 5, "pages are back")
+
+
+async def test_a_closed_port_is_refused_and_a_hung_server_times_out_twice() -> None:
+    async with scraping() as (engine, store, runner):
+        await until(lambda: value(store, Signal.RUNNING) > 0, 5, "a page was read")
+        engine.answer, engine.health = "hang", 0
+        await until(lambda: value(store, Signal.PROBE_TIMEOUTS) >= 2, 5, "probes time out")
+        await runner.cleanup()
+        await until(lambda: value(store, Signal.PROBE_REFUSALS) >= 1, 5, "probes are refused")
+
+
+async def test_the_bearer_token_is_read_anew_for_each_page(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("one\n")
+    async with scraping(f", bearer_token_file: '{token}'") as (engine, _, _runner):
+        await until(lambda: engine.token == "Bearer one", 5, "the token is sent")
+        token.write_text("two\n")
+        await until(lambda: engine.token == "Bearer two", 5, "the new token is sent")
