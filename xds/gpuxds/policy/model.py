@@ -59,7 +59,7 @@ class EndpointSpec(Model):
     address: str
     """`host:port` that Envoy sends requests to; `[::1]:8000` for IPv6; host names are resolved."""
     gpu: GpuSpec
-    """The hardware."""
+    """The hardware; its speed and memory decide the weight it starts from."""
     capacity: int | None = Field(None, gt=0)
     """Requests it can run at once (vLLM: max_num_seqs, or what the KV cache allows). Default: derived from
     the GPU model."""
@@ -181,7 +181,7 @@ class GpuSignals(EngineSignals):
     interval: Duration = 5.0
     """Between scrapes. The exporter renews its values every 30 s by default, hardware errors sooner."""
     timeout: Duration = 2.0
-    """One scrape."""
+    """One scrape; an exporter with many GPUs takes longer than an engine."""
     stale_after: Duration = 45.0
     """One and a half of the exporter's default interval of 30 s."""
     absent_after: Duration = 300.0
