@@ -11,10 +11,17 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+import structlog
 
 from support.parts import why_absent
 
 REQUIRE_ALL = os.environ.get("GPUXDS_REQUIRE_ALL") == "1"
+
+
+@pytest.fixture(autouse=True)
+def fresh_logging() -> None:
+    """A command under test configures logging to streams that end with it."""
+    structlog.reset_defaults()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

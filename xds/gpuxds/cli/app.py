@@ -33,6 +33,11 @@ COMMANDS = {
 class LazyGroup(TyperGroup):
     """A group whose commands are imported on use."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        # typer looks here for near misses of a command that does not exist.
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]
+
     def list_commands(self, ctx: Any) -> list[str]:
         """Names in the order of the help page."""
         del ctx

@@ -18,7 +18,16 @@ class LogFormat(StrEnum):
     TEXT = "text"
 
 
-def configure(style: LogFormat, level: str) -> None:
+class LogLevel(StrEnum):
+    """What is worth a line."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def configure(style: LogFormat, level: LogLevel) -> None:
     """Set up structlog for the process; logs go to standard error."""
     as_json = style is LogFormat.JSON or (style is LogFormat.AUTO and not sys.stderr.isatty())
     renderer: Processor = (
@@ -33,7 +42,6 @@ def configure(style: LogFormat, level: str) -> None:
             structlog.processors.dict_tracebacks if as_json else structlog.processors.StackInfoRenderer(),
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.value.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
     )

@@ -21,7 +21,7 @@ from aiohttp import web
 
 from gpuxds.admin.app import build
 from gpuxds.cli.addresses import ADMIN_ADDRESS, XDS_ADDRESS, split_address
-from gpuxds.cli.logs import LogFormat, configure
+from gpuxds.cli.logs import LogFormat, LogLevel, configure
 from gpuxds.discovery.credentials import Credentials, insecure_warning
 from gpuxds.discovery.events import NodeInfo
 from gpuxds.discovery.server import AdsServer
@@ -49,7 +49,7 @@ def serve(
     token_file: Annotated[Path | None, typer.Option(help="Bearer token proxies must send.")] = None,
     admin_token_file: Annotated[Path | None, typer.Option(help="Bearer token for the admin API.")] = None,
     log_format: Annotated[LogFormat, typer.Option(help="auto: text on a terminal, else JSON.")] = LogFormat.AUTO,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[LogLevel, typer.Option(help="What is worth a line.")] = LogLevel.INFO,
 ) -> None:
     """Serve a policy to Envoy over ADS until stopped."""
     configure(log_format, log_level)

@@ -1,0 +1,116 @@
+"""Commands that need no server: bootstrap and explaining a recording; and how the others fail without one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from gpuxds.assets import asset
+from gpuxds.cli.app import COMMANDS, app
+from gpuxds.errors import GpuxdsError
+
+run = CliRunner().invoke
+
+
+def failure(*arguments: str) -> str:
+    """The message a command ends with."""
+    with pytest.raises(GpuxdsError) as refused:
+        run(app, list(arguments), catch_exceptions=False)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_command_explains_itself(command: str) -> None:
+    result = run(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert len(result.stdout) > 200
+
+
+def test_an_unknown_command_suggests_the_right_one() -> None:
+    result = run(app, ["proxys"])
+    assert result.exit_code == 2
+    assert "proxies" in result.output
+
+
+def test_bootstrap_prints_what_the_repository_shows() -> None:
+    result = run(app, ["bootstrap", "--node", "envoy-1"])
+    assert result.exit_code == 0
+    assert result.stdout == asset("envoy", "bootstrap.yaml").read_text()
+
+
+def test_bootstrap_takes_node_server_metadata_and_token(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    result = run(app, [
+        "bootstrap", "--node", "n", "--server", "cp.example:18000", "--cluster", "edge",
+        "--metadata", "team=search", "--token-file", str(token), "--sotw",
+    ])  # fmt: skip
+    made = YAML(typ="safe").load(result.stdout)
+    assert made["node"] == {"id": "n", "cluster": "edge", "metadata": {"team": "search"}}
+    ads = made["dynamic_resources"]["ads_config"]
+    assert ads["api_type"] == "GRPC"
+    assert ads["grpc_services"][0]["initial_metadata"] == [{"key": "authorization", "value": "Bearer secret"}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--metadata", "team"], "write key=value"),
+        (["--server", "nowhere"], "write host:port"),
+        (["--cert", "x"], "--ca, --cert and --key together"),
+        (["--token-file", "/does/not/exist"], "No such file"),
+        (["--sds-dir", "x"], "give --ca"),
+    ],
+)
+def test_bootstrap_refuses_what_cannot_work_in_words(arguments: list[str], words: str) -> None:
+    assert words in failure("bootstrap", "--node", "n", *arguments)
+
+
+@pytest.mark.parametrize("command", [["endpoints"], ["proxies"], ["explain"], ["drain", "x"], ["undrain", "x"]])
+def test_without_a_server_a_command_says_how_to_start_one(command: list[str]) -> None:
+    text = failure(*command, "--admin", "127.0.0.1:1")
+    assert "no gpuxds server answers at http://127.0.0.1:1" in text
+    assert "gpuxds serve POLICY" in text
+
+
+def test_a_recording_explains_a_policy_without_a_server(tmp_path: Path) -> None:
+    recording = tmp_path / "signals.json"
+    recording.write_text(json.dumps({
+        "now": 1000.0,
+        "endpoints": {
+            "h100": {"running": 12, "waiting": 0, "answered": 1},
+            "l4": {"running": {"value": 3, "age_s": 1.5}, "waiting": 0, "answered": 1},
+        },
+    }))  # fmt: skip
+    result = run(app, ["explain", str(asset("policies", "default.yaml")), "--signals", str(recording)])
+    assert result.exit_code == 0, result.output
+    for word in ("capacity", "fast_first", "correction", "backlog", "compensation", "product", "1.5 s"):
+        assert word in result.stdout
+    as_json = run(app, ["explain", str(asset("policies", "default.yaml")), "--signals", str(recording), "--json"])
+    rows = {row["id"]: row for row in json.loads(as_json.stdout)["endpoints"]}
+    assert rows["h100"]["wanted"] > rows["l4"]["wanted"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "not a recorded signals file"),
+        ('{"endpoints": {"a": {"runing": 1}}}', "no such signal"),
+        ("{}", "endpoints"),
+    ],
+)
+def test_a_recording_that_is_wrong_is_refused_in_words(tmp_path: Path, content: str, words: str) -> None:
+    recording = tmp_path / "signals.json"
+    recording.write_text(content)
+    assert words in failure("explain", str(asset("policies", "default.yaml")), "--signals", str(recording))
+
+
+def test_serve_refuses_what_cannot_work_before_it_serves(tmp_path: Path) -> None:
+    assert "cannot be read" in failure("serve", str(tmp_path / "missing.yaml"), "--state-dir", str(tmp_path))
+    assert "--tls-cert and --tls-key" in failure("serve", "x.yaml", "--tls-cert", __file__)
+    assert "no such file" in failure("serve", "x.yaml", "--token-file", "/does/not/exist")
+    assert "write host:port" in failure("serve", "x.yaml", "--xds", "nowhere")
