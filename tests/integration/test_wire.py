@@ -8,8 +8,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -18,6 +20,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from gpuxds.discovery.credentials import Credentials
 from gpuxds.discovery.events import Nacked
+from gpuxds.discovery.server import AdsServer
 from gpuxds.snapshot.model import CLUSTER, ENDPOINTS
 from gpuxds.snapshot.versions import resource
 from gpuxds.wire import xds_pb2 as pb
@@ -155,7 +158,7 @@ async def test_an_envoy_that_reconnects_keeps_its_endpoints_and_learns_what_chan
         await first.settled()
         await first.server.stop(0.0)
         port = first.server.port
-        async with replaced(first.server, port) as second:
+        async with replaced(port) as second:
             changed = policy.model_copy(
                 update={"pools": [pool.model_copy(update={"protocol": "http2"}) for pool in policy.pools]}
             )
@@ -172,13 +175,8 @@ async def test_an_envoy_that_reconnects_keeps_its_endpoints_and_learns_what_chan
 
 
 @contextlib.asynccontextmanager
-async def replaced(old: object, port: int) -> AsyncIterator[object]:
+async def replaced(port: int) -> AsyncIterator[AdsServer]:
     """Another server on the port of one that was stopped."""
-    import time
-
-    from gpuxds.discovery.server import AdsServer
-
-    del old
     server = AdsServer(f"127.0.0.1:{port}", credentials=Credentials(), group_of=lambda _: "all", clock=time.time)
     await server.start()
     try:
@@ -196,8 +194,8 @@ async def test_nothing_is_sent_before_the_first_snapshot_so_a_configured_envoy_k
         await first.start_envoy()
         await first.settled()
         await first.server.stop(0.0)
-        async with replaced(first.server, first.server.port) as second:
-            await until(lambda: bool(second.proxies()), 5, "Envoy is back")  # type: ignore[attr-defined]
+        async with replaced(first.server.port) as second:
+            await until(lambda: bool(second.proxies()), 5, "Envoy is back")
             await asyncio.sleep(0.5)
             assert await first.hosts("a") == {7001: 1000, 7002: 1000}
             assert await first.stat("cluster_manager.cluster_removed") == 0
@@ -207,7 +205,10 @@ def make_certificates(folder: Path, name: str) -> None:
     """A CA, and a certificate for 127.0.0.1 signed by it: `<name>-{ca,cert,key}.pem`."""
     paths = {part: str(folder / f"{name}-{part}.pem") for part in ("ca", "ca-key", "cert", "key", "csr", "ext")}
     Path(paths["ext"]).write_text("subjectAltName=IP:127.0.0.1\n")
-    run = lambda *command: subprocess.run(["openssl", *command], check=True, capture_output=True)  # noqa: E731
+
+    def run(*command: str) -> None:
+        subprocess.run(["openssl", *command], check=True, capture_output=True)
+
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     run(
         "req",
@@ -272,7 +273,8 @@ print(json.dumps([call(b"", timeout=10, wait_for_ready=True).decode() for _ in r
 
 async def test_a_grpc_client_without_a_proxy_follows_the_same_server(tmp_path: Path) -> None:
     """Names are asked for one by one, state of the world only; round robin, since it knows no least request."""
-    backends, ports = [], []
+    backends: list[grpc.aio.Server] = []
+    ports: list[int] = []
     for _ in range(2):
         backend = grpc.aio.server()
         backend.add_generic_rpc_handlers((Who(ports),))
@@ -313,7 +315,7 @@ class Who(grpc.GenericRpcHandler):
         self.ports = ports
         self.index = len(ports)
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> object:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         async def who(_: bytes, __: object) -> bytes:
             return str(self.ports[self.index]).encode()
 
@@ -330,7 +332,7 @@ async def test_health_and_reflection_answer_beside_ads(tmp_path: Path) -> None:
         address = f"127.0.0.1:{served.server.port}"
         ads = "envoy.service.discovery.v3.AggregatedDiscoveryService"
         async with grpc.aio.insecure_channel(address) as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
+            stub: Any = health_pb2_grpc.HealthStub(channel)
             answer = await stub.Check(health_pb2.HealthCheckRequest(service=ads))
             assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
             served.publish(snapshot_of(policy))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from gpuxds.discovery.events import Acked, Nacked
@@ -148,10 +150,10 @@ def test_a_cluster_that_changed_during_an_outage_has_its_endpoints_sent_whatever
     """C38, C25"""
     client = Delta(snapshot=snapshot({"a": "2"}))
 
-    def clusters() -> list[object]:
+    def clusters() -> list[Any]:
         return client.say(CLUSTER, initial_resource_versions={"a": "1"})
 
-    def endpoints() -> list[object]:
+    def endpoints() -> list[Any]:
         return client.say(ENDPOINTS, ["a"], initial_resource_versions={"a": "1"})
 
     heard = [*endpoints(), *clusters()] if endpoints_first else [*clusters(), *endpoints()]

@@ -51,7 +51,7 @@ def ack(message: bytes, names: tuple[str, ...] = ("a",)) -> bytes:
 
 async def open_stream(channel: grpc.aio.Channel, first: bytes, method: str = SOTW) -> Any:
     """A stream on which something was said."""
-    call = channel.stream_stream(method)()
+    call: Any = channel.stream_stream(method)()
     await call.write(first)
     return call
 

@@ -93,7 +93,7 @@ class Pool:
     def steady(self, seconds: int, **signals: float) -> PoolDecision:
         """Everybody answers once a second for a while."""
         for _ in range(seconds):
-            self.hear(**signals)
+            self.hear((), **signals)
             self.decide(1.0)
         return self.last
 

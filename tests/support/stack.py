@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import aiohttp
 from ruamel.yaml import YAML
@@ -37,6 +37,16 @@ def free_ports(count: int) -> list[int]:
             probe.bind(("127.0.0.1", 0))
             found.append(int(probe.getsockname()[1]))
         return found
+
+
+class Host(TypedDict):
+    """An endpoint as Envoy sees it."""
+
+    weight: int
+    requests: int
+    active: int
+    health: str
+    """EDS health."""
 
 
 class Stack:
@@ -183,10 +193,10 @@ class Stack:
         stats = (await self.envoy(f"/stats?format=json&filter=^{name}$"))["stats"]
         return float(stats[0]["value"]) if stats else 0.0
 
-    async def hosts(self) -> dict[str, dict[str, Any]]:
+    async def hosts(self) -> dict[str, Host]:
         """Envoy's own view of the fleet: id -> weight, requests so far, EDS health; hosts it has only."""
         names = {port: name for name, port in self.ports.items()}
-        found = {}
+        found: dict[str, Host] = {}
         for cluster in (await self.envoy("/clusters?format=json")).get("cluster_statuses", []):
             for host in cluster.get("host_statuses", []):
                 name = names.get(host["address"]["socket_address"]["port_value"])

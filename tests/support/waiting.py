@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any
 
-T = TypeVar("T")
 POLL_S = 0.02
 
 
-async def until(
-    condition: Callable[[], T] | Callable[[], Awaitable[T]], deadline_s: float, what: str = "the condition"
-) -> T:
-    """The first truthy value of `condition`. Fails, saying what was last seen, when none comes in time."""
+async def until(condition: Callable[[], Any], deadline_s: float, what: str = "the condition") -> Any:
+    """The first truthy value of `condition`, which may be a coroutine function.
+
+    Fails, saying what was last seen, when none comes in time.
+    """
     end = time.monotonic() + deadline_s
     while True:
         value = condition()
         if isinstance(value, Awaitable):
             value = await value
         if value:
-            return value  # type: ignore[return-value]
+            return value
         if time.monotonic() > end:
             raise AssertionError(f"{what} did not hold within {deadline_s:g} s; last seen: {value!r}")
         await asyncio.sleep(POLL_S)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from support.pools import Pool, policy_for
 
 
 def settled(
-    strategy: str, loads: dict[str, dict[str, float]], gpus: dict[str, str], **endpoint: object
+    strategy: str, loads: dict[str, dict[str, float]], gpus: dict[str, str], **endpoint: Any
 ) -> dict[str, float]:
     """Weights relative to the largest, after one decision on these signals."""
     pool = Pool(policy_for(gpus, strategy, **endpoint))

@@ -25,7 +25,7 @@ from gpuxds.discovery.events import Event, Nacked, NodeInfo, ProxyStatus
 from gpuxds.discovery.loads import EndpointLoad, LoadBook, without_node
 from gpuxds.discovery.services import ADS, LRS, STREAMS, descriptor_pool
 from gpuxds.discovery.session import DeltaSession, Session, SotwSession
-from gpuxds.discovery.stream import Context, Stalled, Stream
+from gpuxds.discovery.stream import Context, Stalled, Stream, first_of
 from gpuxds.errors import EnvironmentProblem, ProtocolError
 from gpuxds.snapshot.model import CLUSTER, Snapshot
 from gpuxds.wire import xds_pb2 as pb
@@ -99,6 +99,7 @@ class AdsServer:
         self.counters = Counters()
         self.port = 0
         self.changed = asyncio.Condition()
+        self.closing = asyncio.Event()
         self.tasks: set[asyncio.Task[None]] = set()
 
     # -- life -------------------------------------------------------------------------------------------
@@ -127,9 +128,10 @@ class AdsServer:
         await self.server.start()
 
     async def stop(self, grace_s: float) -> None:
-        """Stop taking streams, and end those that are open."""
+        """End open streams in good order, then stop."""
         if hasattr(self, "server"):
             await self.health.enter_graceful_shutdown()
+            self.closing.set()
             await self.server.stop(grace_s)
 
     # -- publishing -------------------------------------------------------------------------------------
@@ -167,7 +169,7 @@ class AdsServer:
         self.streams.add(stream)
         self.counters.opened += 1
         try:
-            await stream.run()
+            await stream.run(self.closing)
         except ProtocolError as error:
             log.warning("stream.protocol_error", peer=stream.peer, error=str(error))
             await context.abort(grpc.StatusCode[error.status], str(error))
@@ -223,19 +225,23 @@ class AdsServer:
     async def take_loads(self, context: Context) -> None:
         """One load-reporting stream."""
         await self.admit(context)
-        number, first = next(self.numbers), True
+        number = next(self.numbers)
         try:
-            while isinstance(message := await context.read(), bytes):
-                if first:
-                    await context.write(load_response())
-                    first = False
-                try:
-                    report = pb.LoadStatsRequest.FromString(without_node(message))
-                except DecodeError as error:
-                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a load report: {error}")
-                self.hooks.on_loads(self.book.take(number, report, self.clusters()))
+            await first_of(self.read_loads(number, context), self.closing.wait())
+        except DecodeError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a load report: {error}")
         finally:
             self.book.close(number)
+
+    async def read_loads(self, number: int, context: Context) -> None:
+        """Take in reports until the client half-closes; the first one is answered with what we want."""
+        first = True
+        while isinstance(message := await context.read(), bytes):
+            if first:
+                await context.write(load_response())
+                first = False
+            report = pb.LoadStatsRequest.FromString(without_node(message))
+            self.hooks.on_loads(self.book.take(number, report, self.clusters()))
 
     def clusters(self) -> set[str]:
         """Every cluster of every group."""

@@ -8,7 +8,7 @@ acknowledge for `ACK_S`, is closed, since HTTP/2 keepalive does not notice a cli
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,19 @@ class Stalled(Exception):
     """A client that no longer takes or acknowledges what it is sent."""
 
 
+async def first_of(*ways: Coroutine[Any, Any, object]) -> None:
+    """Run several until one ends, then cancel the others; raises what the first one raised."""
+    tasks = [asyncio.ensure_future(way) for way in ways]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 @dataclass(eq=False, slots=True)
 class Stream:
     """A session and the socket it speaks through."""
@@ -53,18 +66,9 @@ class Stream:
     awaited_since: dict[str, tuple[str, float]] = field(default_factory=dict)
     """Type -> nonce and unix seconds of the response that is not yet acknowledged."""
 
-    async def run(self) -> None:
-        """Serve until the client ends the stream. Raises ProtocolError or Stalled."""
-        reader = asyncio.ensure_future(self.read())
-        writer = asyncio.ensure_future(self.write())
-        try:
-            done, _ = await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in (reader, writer):
-                task.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
+    async def run(self, closing: asyncio.Event) -> None:
+        """Serve until the client ends the stream or the server closes. Raises ProtocolError or Stalled."""
+        await first_of(self.read(), self.write(), closing.wait())
 
     async def read(self) -> None:
         """Take in requests until the client half-closes."""

@@ -50,16 +50,12 @@ class Publisher:
     def encode(self, decisions: Mapping[str, PoolDecision]) -> None:
         """Encode the decisions that push, whose addresses changed, or that were never encoded."""
         for name, decision in decisions.items():
-            if decision.push or name not in self.assignments or self.moved(name, decision):
-                self.assignments[name] = self.encoders[name].encode(
+            encoder = self.encoders[name]
+            moved = encoder.stale(decision.endpoints, decision.in_eds)
+            if decision.push or moved or name not in self.assignments:
+                self.assignments[name] = encoder.encode(
                     decision.endpoints, decision.weights, decision.envoy_health, decision.in_eds
                 )
-
-    def moved(self, name: str, decision: PoolDecision) -> bool:
-        """Whether an endpoint of the pool has another address than was last encoded."""
-        layout = self.encoders[name].layout
-        rows = [e for e, kept in zip(decision.endpoints, decision.in_eds.tolist(), strict=True) if kept]
-        return layout is None or layout.addresses != tuple((e.ip or "", e.port) for e in rows)
 
     def snapshots(self, now: float) -> Mapping[str, Snapshot]:
         """One snapshot per node group. Raises SnapshotError when resources contradict each other."""
@@ -69,5 +65,17 @@ class Publisher:
                 group: with_retired(snapshot, self.last[group]) if group in self.last else snapshot
                 for group, snapshot in made.items()
             }
-        self.last = made
-        return made
+        self.last = {group: self.unchanged(group, snapshot) or snapshot for group, snapshot in made.items()}
+        return self.last
+
+    def unchanged(self, group: str, snapshot: Snapshot) -> Snapshot | None:
+        """The last snapshot of a group when it says the same, so that no stream is woken for it."""
+        before = self.last.get(group)
+        if before is None or versions(before) != versions(snapshot):
+            return None
+        return before
+
+
+def versions(snapshot: Snapshot) -> dict[str, str]:
+    """Type -> version."""
+    return {type_url: found.version for type_url, found in snapshot.sets.items()}

@@ -63,19 +63,37 @@ class AssignmentEncoder:
     def __init__(self, cluster: str) -> None:
         self.cluster = cluster
         self.layout: Layout | None = None
+        self.laid_out: tuple[Sequence[Endpoint], Bools] = ((), np.zeros(0, dtype=np.bool_))
+        """What the layout was made of."""
+
+    def stale(self, endpoints: Sequence[Endpoint], in_eds: Bools) -> bool:
+        """Whether the layout is for other addresses than these. The same tuple is not looked through again."""
+        if self.layout is None:
+            return True
+        before, kept_before = self.laid_out
+        if endpoints is before and np.array_equal(in_eds, kept_before):
+            return False
+        same = self.layout.addresses == addresses_of(endpoints, in_eds)
+        if same:
+            self.laid_out = (endpoints, in_eds)
+        return not same
 
     def encode(self, endpoints: Sequence[Endpoint], weights: Ints, envoy_health: Ints, in_eds: Bools) -> Resource:
         """The assignment of the endpoints that are in EDS; all arrays are in the order of `endpoints`."""
-        kept = np.flatnonzero(in_eds)
-        addresses = tuple((endpoints[row].ip or "", endpoints[row].port) for row in kept.tolist())
-        if self.layout is None or self.layout.addresses != addresses:
-            self.layout = lay_out(self.cluster, addresses)
-        rows = kept[self.layout.rows]
+        if self.layout is None or self.stale(endpoints, in_eds):
+            self.layout = lay_out(self.cluster, addresses_of(endpoints, in_eds))
+            self.laid_out = (endpoints, in_eds)
+        rows = np.flatnonzero(in_eds)[self.layout.rows]
         content = self.layout.template.copy()
         content[self.layout.health_at] = envoy_health[rows].astype(np.uint8)
         content[self.layout.weight_at] = padded_varints(weights[rows])
         encoded = content.tobytes()
         return Resource(self.cluster, version_of(encoded), encoded)
+
+
+def addresses_of(endpoints: Sequence[Endpoint], in_eds: Bools) -> tuple[tuple[str, int], ...]:
+    """IP and port of the endpoints that are in EDS."""
+    return tuple((endpoints[row].ip or "", endpoints[row].port) for row in np.flatnonzero(in_eds).tolist())
 
 
 def lay_out(cluster: str, addresses: tuple[tuple[str, int], ...]) -> Layout:
