@@ -80,6 +80,7 @@ async def push(endpoints: int, streams: int) -> AsyncIterator[str]:
     yield (
         f"push {endpoints:,} endpoints ({size / 1000:.0f} kB) to {streams} streams: received after "
         f"{1000 * delays[len(delays) // 2]:.0f} ms median, {1000 * delays[int(0.99 * len(delays))]:.0f} ms p99; "
-        f"publish() took {1e6 * sorted(handed_over)[PUSHES // 2]:.0f} µs median, {1e6 * max(handed_over):.0f} µs at most; "
+        f"publish() took {1e6 * sorted(handed_over)[PUSHES // 2]:.0f} µs (median), "
+        f"{1e6 * max(handed_over):.0f} µs at most; "
         f"{1000 * cpu / PUSHES / streams:.2f} ms of server CPU per stream and push"
     )

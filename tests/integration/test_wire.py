@@ -21,8 +21,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from gpuxds.discovery.credentials import Credentials
 from gpuxds.discovery.events import Nacked
 from gpuxds.discovery.server import AdsServer
-from gpuxds.snapshot.model import CLUSTER, ENDPOINTS
-from gpuxds.snapshot.versions import resource
+from gpuxds.snapshot.model import CLUSTER, ENDPOINTS, Snapshot
+from gpuxds.snapshot.versions import resource, resource_set
 from gpuxds.wire import xds_pb2 as pb
 from support.ads import assignment, policy_of, serving, snapshot_of, with_resource
 from support.stack import free_ports
@@ -349,3 +349,17 @@ async def test_health_and_reflection_answer_beside_ads(tmp_path: Path) -> None:
                 return [method.name for method in pool.FindServiceByName(ads).methods]
 
         assert await asyncio.to_thread(describe) == ["StreamAggregatedResources", "DeltaAggregatedResources"]
+
+
+async def test_removing_an_assignment_keeps_the_endpoints(tmp_path: Path) -> None:
+    """C42: incremental; this is why a drain never relies on `removed_resources`."""
+    policy = policy_of({"a": [7001]}, free_ports(1)[0])
+    async with serving(tmp_path, snapshot_of(policy)) as served:
+        await served.start_envoy()
+        await served.settled()
+        served.publish(Snapshot({**snapshot_of(policy).sets, ENDPOINTS: resource_set([])}))
+        updates = await served.stat("cluster.a.update_success")
+        await served.settled()
+        await asyncio.sleep(0.5)
+        assert await served.hosts("a") == {7001: 1000}
+        assert await served.stat("cluster.a.update_success") >= updates
