@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -25,6 +24,7 @@ from gpuxds.snapshot.model import CLUSTER, ENDPOINTS, Snapshot
 from gpuxds.snapshot.versions import resource, resource_set
 from gpuxds.wire import xds_pb2 as pb
 from support.ads import assignment, policy_of, serving, snapshot_of, with_resource
+from support.certificates import make_certificates
 from support.stack import free_ports
 from support.waiting import until
 
@@ -199,35 +199,6 @@ async def test_nothing_is_sent_before_the_first_snapshot_so_a_configured_envoy_k
             await asyncio.sleep(0.5)
             assert await first.hosts("a") == {7001: 1000, 7002: 1000}
             assert await first.stat("cluster_manager.cluster_removed") == 0
-
-
-def make_certificates(folder: Path, name: str) -> None:
-    """A CA, and a certificate for 127.0.0.1 signed by it: `<name>-{ca,cert,key}.pem`."""
-    paths = {part: str(folder / f"{name}-{part}.pem") for part in ("ca", "ca-key", "cert", "key", "csr", "ext")}
-    Path(paths["ext"]).write_text("subjectAltName=IP:127.0.0.1\n")
-
-    def run(*command: str) -> None:
-        subprocess.run(["openssl", *command], check=True, capture_output=True)
-
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    run(
-        "req",
-        "-x509",
-        *key,
-        "-keyout",
-        paths["ca-key"],
-        "-out",
-        paths["ca"],
-        "-days",
-        "2",
-        "-subj",
-        f"/CN={name} CA",
-    )
-    run("req", *key, "-keyout", paths["key"], "-out", paths["csr"], "-subj", f"/CN={name}")
-    run(
-        "x509", "-req", "-in", paths["csr"], "-CA", paths["ca"], "-CAkey", paths["ca-key"], "-CAcreateserial",
-        "-out", paths["cert"], "-days", "2", "-extfile", paths["ext"],
-    )  # fmt: skip
 
 
 @pytest.mark.real("openssl")

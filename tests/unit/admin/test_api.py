@@ -128,6 +128,9 @@ async def test_drain_and_undrain_and_the_last_one_is_refused(tmp_path: Path) -> 
         ).json()
         assert row["health"] == "draining"
         assert row["drain"]["reason"] == "disk"
+        assert row["reason"] == "drained by an operator: disk"
+        told = await (await client.get("/api/v1/explain?endpoint=a")).json()
+        assert told["endpoints"][0]["reason"] == row["reason"]
         refused = await client.post("/api/v1/endpoints/b%2F2/drain", json={})
         assert refused.status == 409
         assert "--force" in (await refused.json())["detail"]

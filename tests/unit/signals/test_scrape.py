@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from gpuxds.policy.loader import load_text
 from gpuxds.signals.collect.scrape import Scraper
 from gpuxds.signals.model import Signal
 from gpuxds.signals.store import Store, rules_of
+from support.certificates import make_certificates
 from support.pages import dcgm_page, vllm_page
 from support.waiting import until
 
@@ -54,7 +56,9 @@ class Engine:
 
 
 @asynccontextmanager
-async def scraping(extra: str = "") -> AsyncIterator[tuple[Engine, Store, web.AppRunner]]:
+async def scraping(
+    extra: str = "", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[Engine, Store, web.AppRunner]]:
     engine = Engine()
     app = web.Application()
     app.add_routes(
@@ -62,11 +66,13 @@ async def scraping(extra: str = "") -> AsyncIterator[tuple[Engine, Store, web.Ap
     )
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
     port = runner.addresses[0][1]
+    scheme = "http" if tls is None else "https"
     policy = load_text(
         f"version: 1\npools: [{{name: p, endpoints: [{{id: a, address: '127.0.0.1:{port}', gpu: {{model: L4}}, "
-        f"metrics: {{gpu: 'http://127.0.0.1:{port}/dcgm'}}}}]}}]\n"
+        f"metrics: {{engine: '{scheme}://127.0.0.1:{port}/metrics', gpu: '{scheme}://127.0.0.1:{port}/dcgm', "
+        f"health: '{scheme}://127.0.0.1:{port}/health'}}}}]}}]\n"
         f"signals:\n  engine: {{interval: 100ms, timeout: 200ms, stale_after: 300ms, max_bytes: 1000000{extra}}}\n"
         "  gpu: {interval: 100ms}\nhealth: {probe_timeout: 200ms}\n",
         "t.yaml",
@@ -114,6 +120,19 @@ async def test_a_closed_port_is_refused_and_a_hung_server_times_out_twice() -> N
         await until(lambda: value(store, Signal.PROBE_TIMEOUTS) >= 2, 5, "probes time out")
         await runner.cleanup()
         await until(lambda: value(store, Signal.PROBE_REFUSALS) >= 1, 5, "probes are refused")
+
+
+@pytest.mark.real("openssl")
+async def test_a_page_behind_tls_is_trusted_through_the_policys_ca_and_not_without_it(tmp_path: Path) -> None:
+    make_certificates(tmp_path, "one")
+    make_certificates(tmp_path, "other")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "one-cert.pem", tmp_path / "one-key.pem")
+    async with scraping(f", ca_file: '{tmp_path / 'one-ca.pem'}'", tls=context) as (_, store, _runner):
+        await until(lambda: value(store, Signal.RUNNING) > 0, 5, "the page is read")
+    async with scraping(f", ca_file: '{tmp_path / 'other-ca.pem'}'", tls=context) as (_, store, _runner):
+        await until(lambda: value(store, Signal.SCRAPE_FAILURES) >= 1, 5, "the page is refused")
+        assert not value(store, Signal.RUNNING) > 0
 
 
 async def test_the_bearer_token_is_read_anew_for_each_page(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
-        return problem(422, "InvalidBody", f"{where}: {first['msg']}", request.path)
+        return problem(422, "InvalidBody", f"{where}: {first['msg'].removeprefix('Value error, ')}", request.path)
     except web.HTTPException as error:
         return problem(error.status, error.reason, error.text or error.reason, request.path)
 
@@ -162,7 +162,7 @@ async def explain(request: web.Request) -> web.Response:
     """Why each weight is what it is; `?endpoint=` for one."""
     engine, endpoint_id = request.app[ENGINE], request.query.get("endpoint")
     decisions = list(engine.decisions.values()) if endpoint_id is None else [engine.decision_of(endpoint_id)]
-    return answer(views.explained(decisions, endpoint_id))
+    return answer(views.explained(decisions, endpoint_id, engine.drains.by_id))
 
 
 async def get_signals(request: web.Request) -> web.Response:

@@ -7,14 +7,14 @@ everywhere, because a number whose age is hidden is a claim.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import numpy as np
 
 from gpuxds.engine.loop import Engine
-from gpuxds.scoring.contract import EnvoyHealth, Health, PoolDecision
+from gpuxds.scoring.contract import Drain, EnvoyHealth, Health, PoolDecision
 from gpuxds.scoring.explain import explain, reason
 from gpuxds.signals.model import Signal
 from gpuxds.signals.recording import dump
@@ -69,11 +69,18 @@ def endpoint_row(engine: Engine, decision: PoolDecision, row: int) -> dict[str, 
         "in_eds": bool(decision.in_eds[row]),
         "weight": int(decision.weights[row]),
         "wanted": int(decision.wanted[row]),
-        "reason": reason(decision, row),
+        "reason": because(decision, row, engine.drains.by_id),
         "signals": {signal.name.lower(): column[signal] for signal in IN_ROW},
         "load_age_s": decision.view.age_s(Signal.RUNNING)[row],
         "drain": None if drain is None else asdict(drain),
     }
+
+
+def because(decision: PoolDecision, row: int, drains: Mapping[str, Drain]) -> str:
+    """Why an endpoint is as it is; of one that is drained, also what the operator said."""
+    drain = drains.get(decision.ids[row])
+    said = f": {drain.reason}" if drain is not None and drain.reason else ""
+    return reason(decision, row) + said
 
 
 IN_ROW = (
@@ -97,13 +104,15 @@ def endpoints(engine: Engine) -> dict[str, Any]:
     return {"pools": [pool_summary(d) for d in engine.decisions.values()], "endpoints": rows}
 
 
-def explained(decisions: Sequence[PoolDecision], endpoint_id: str | None) -> dict[str, Any]:
+def explained(
+    decisions: Sequence[PoolDecision], endpoint_id: str | None, drains: Mapping[str, Drain]
+) -> dict[str, Any]:
     """Why each weight is what it is, for all endpoints or one."""
     rows = [
-        {"pool": decision.pool, **asdict(row)}
+        {"pool": decision.pool, **asdict(found), "reason": because(decision, row, drains)}
         for decision in decisions
-        for row in explain(decision)
-        if endpoint_id in (None, row.id)
+        for row, found in enumerate(explain(decision))
+        if endpoint_id in (None, found.id)
     ]
     return {"pools": [pool_summary(decision) for decision in decisions], "endpoints": rows}
 

@@ -137,7 +137,7 @@ async def drain(watch: Watch) -> Verdict:
 
 
 async def outage(watch: Watch) -> Verdict:
-    """Without a control plane Envoy goes on with what it has."""
+    """a100-80 is given traffic again step by step; then kill -9: without a control plane Envoy goes on."""
     await asyncio.sleep(RAMP_S)
     started = watch.now()
     await watch.stage.kill_control_plane()

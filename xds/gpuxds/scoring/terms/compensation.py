@@ -21,6 +21,6 @@ def term(state: PoolState, inputs: PoolInputs, parameters: GpuAware) -> Term:
     return Term(
         "compensation",
         (1 + expected) ** parameters.least_request_bias,
-        f"least request flattens weights; {inputs.proxies} proxies",
+        f"least request flattens weights; seen from {inputs.proxies} prox{'y' if inputs.proxies == 1 else 'ies'}",
         {"expected_active_per_proxy": expected},
     )
