@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from gpuxds.snapshot.model import Resource
 from gpuxds.wire import xds_pb2 as pb
+from gpuxds.wire.framing import framed
 
 MAX_BODIES = 64
 
@@ -39,17 +40,6 @@ def delta_resource(resource: Resource) -> bytes:
 def with_nonce(body: bytes, nonce: str) -> bytes:
     """The whole message; `nonce` is field 5 of both kinds of response."""
     return body + framed(5, nonce.encode())
-
-
-def framed(number: int, content: bytes) -> bytes:
-    """A length-delimited field."""
-    size = len(content)
-    out = bytearray([number << 3 | 2])
-    while size > 0x7F:
-        out.append(size & 0x7F | 0x80)
-        size >>= 7
-    out.append(size)
-    return bytes(out) + content
 
 
 class Bodies:

@@ -24,7 +24,8 @@ from gpuxds.scoring.contract import (
 )
 from gpuxds.scoring.facts import PoolFacts
 from gpuxds.scoring.freeze import frozen_since
-from gpuxds.scoring.health import Verdict, assess, relaxation
+from gpuxds.scoring.health import Verdict, assess
+from gpuxds.scoring.health import relaxation as relaxation_of
 from gpuxds.scoring.memory import realign
 from gpuxds.scoring.registry import weight_function
 from gpuxds.scoring.tokens import TokenMeans
@@ -53,23 +54,8 @@ def decide(
     memory = realign(memory, facts.ids)
     since = frozen_since(view, policy.health, memory.frozen_since, now)
     verdict = assess(policy, pool, facts, view, memory, drains, frozen=bool(since), now=now)
-    blind = relaxation(view, policy.signals.engine.stale_after, policy.signals.relax_over)
-    inputs = PoolInputs(
-        ids=facts.ids,
-        now=now,
-        capacity=facts.capacity,
-        memory_gb=facts.memory_gb,
-        memory_per_gpu_gb=facts.memory_per_gpu_gb,
-        price_per_hour=facts.price_per_hour,
-        priors=throttled(facts.priors, view),
-        homogeneous=facts.homogeneous,
-        view=view,
-        usable=verdict.usable,
-        relaxation=np.zeros(len(facts.ids)) if since else blind,
-        proxies=proxies,
-        prompt_tokens=tokens.prompt_tokens,
-        output_tokens=tokens.output_tokens,
-    )
+    blind = relaxation_of(view, policy.signals.engine.stale_after, policy.signals.relax_over)
+    inputs = pool_inputs(facts, view, verdict, np.zeros_like(blind) if since else blind, proxies, tokens)
     elapsed_s = max(0.0, now - memory.decided_at) if memory.decided_at else 0.0
     weighing = weight_function(pool.strategy)(inputs, Carried(memory.columns, memory.scalars, elapsed_s))
     terms = (*weighing.terms, ramp(verdict.ramp_from, policy.health.ramp, now))
@@ -101,6 +87,28 @@ def decide(
         frozen=bool(since),
         alarms=verdict.alarms,
         memory=remember(memory, verdict, weighing, weights, since, now, pushed=bool(reason)),
+    )
+
+
+def pool_inputs(
+    facts: PoolFacts, view: SignalView, verdict: Verdict, relaxation: Floats, proxies: int, tokens: TokenMeans
+) -> PoolInputs:
+    """What a strategy may look at."""
+    return PoolInputs(
+        ids=facts.ids,
+        now=view.now,
+        capacity=facts.capacity,
+        memory_gb=facts.memory_gb,
+        memory_per_gpu_gb=facts.memory_per_gpu_gb,
+        price_per_hour=facts.price_per_hour,
+        priors=throttled(facts.priors, view),
+        homogeneous=facts.homogeneous,
+        view=view,
+        usable=verdict.usable,
+        relaxation=relaxation,
+        proxies=proxies,
+        prompt_tokens=tokens.prompt_tokens,
+        output_tokens=tokens.output_tokens,
     )
 
 

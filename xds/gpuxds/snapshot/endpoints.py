@@ -5,8 +5,6 @@ So the layout is fixed: every weight is a varint padded to five bytes (which pro
 Envoy read as the number it is) and every health status one byte. While the addresses stay the same, numpy
 writes both columns into a copy of the last layout. The same content gives the same bytes, whether it was laid
 out anew or patched, since endpoints are ordered by address and both paths write weights the same way.
-
-Wire format: https://protobuf.dev/programming-guides/encoding/
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ from gpuxds.fleet.endpoint import Endpoint
 from gpuxds.snapshot.model import ENDPOINTS, Resource
 from gpuxds.snapshot.versions import version_of
 from gpuxds.wire import xds_pb2 as pb
+from gpuxds.wire.framing import framed
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -103,11 +102,11 @@ def lay_out(cluster: str, addresses: tuple[tuple[str, int], ...]) -> Layout:
         first.setdefault(address, row)
     ordered = sorted(first.items(), key=lambda item: sort_key(item[0]))
     parts = [lb_endpoint(ip, port) for (ip, port), _ in ordered]
-    locality = field(1, LOCALITY.SerializeToString()) + b"".join(parts) + field(3, b"\x08\x01")
-    group = field(2, locality) if parts else b""
-    value = field(1, cluster.encode()) + group
-    whole = field(1, ENDPOINTS.encode()) + field(2, value)
-    after_endpoints = len(field(3, b"\x08\x01"))
+    locality = framed(1, LOCALITY.SerializeToString()) + b"".join(parts) + framed(3, b"\x08\x01")
+    group = framed(2, locality) if parts else b""
+    value = framed(1, cluster.encode()) + group
+    whole = framed(1, ENDPOINTS.encode()) + framed(2, value)
+    after_endpoints = len(framed(3, b"\x08\x01"))
     ends = np.cumsum([len(part) for part in parts], dtype=np.intp)
     start = len(whole) - after_endpoints - (int(ends[-1]) if parts else 0)
     health_at = start + ends - HEALTH_AT
@@ -125,21 +124,7 @@ def sort_key(address: tuple[str, int]) -> tuple[int, int, int]:
 def lb_endpoint(ip: str, port: int) -> bytes:
     """A framed LbEndpoint whose health and weight are yet to be written."""
     address = pb.Address(socket_address=pb.SocketAddress(address=ip, port_value=port))
-    return field(2, field(1, pb.Endpoint(address=address).SerializeToString()) + TAIL)
-
-
-def field(number: int, content: bytes) -> bytes:
-    """A length-delimited field."""
-    return bytes([number << 3 | 2]) + varint(len(content)) + content
-
-
-def varint(value: int) -> bytes:
-    """The shortest encoding of a number."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
+    return framed(2, framed(1, pb.Endpoint(address=address).SerializeToString()) + TAIL)
 
 
 def padded_varints(values: Ints) -> npt.NDArray[np.uint8]:
