@@ -7,7 +7,7 @@ import pytest
 
 from gpuxds.scoring.contract import EnvoyHealth
 from gpuxds.scoring.explain import reason
-from gpuxds.scoring.memory import from_json, realign, to_json
+from gpuxds.scoring.memory import from_json, not_after, realign, to_json
 from gpuxds.signals.model import Signal
 from support.pools import Pool, policy_for
 
@@ -281,6 +281,19 @@ def test_memory_survives_a_restart_bit_for_bit_and_decides_the_same() -> None:
     twin.hear(running=3)
     assert pool.decide(1.0).wanted.tobytes() == twin.decide(1.0).wanted.tobytes()
     assert pool.last.health.tobytes() == twin.last.health.tobytes()
+
+
+def test_a_clock_that_was_set_back_over_a_restart_keeps_nobody_waiting() -> None:
+    pool = four()
+    pool.silent(["a"], refused=1)
+    pool.decide(1.0)
+    pool.now -= 3600
+    pool.memory = not_after(pool.memory, pool.now)
+    pool.store = type(pool.store)(pool.store.rules)
+    pool.store.sync(pool.facts.ids)
+    pool.hear()
+    pool.decide(1.0)
+    assert pool.envoy()["a"] == HEALTHY
 
 
 def test_memory_follows_endpoints_that_come_and_go() -> None:

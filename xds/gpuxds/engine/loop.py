@@ -38,7 +38,7 @@ from gpuxds.fleet.endpoint import Fleet
 from gpuxds.policy.model import Policy
 from gpuxds.scoring.contract import Drain, PoolDecision, PoolMemory
 from gpuxds.scoring.facts import PoolFacts, facts_of
-from gpuxds.scoring.memory import from_json, to_json
+from gpuxds.scoring.memory import from_json, not_after, to_json
 from gpuxds.scoring.pipeline import decide
 from gpuxds.scoring.tokens import token_means
 from gpuxds.signals.collect.scrape import Scraper
@@ -114,7 +114,8 @@ class Engine:
     def restore(self, state: saved.SavedState) -> None:
         """Continue from saved state; without it when it does not have the shape it should."""
         try:
-            memories = {name: from_json(document) for name, document in state.pools.items()}
+            now = self.now()
+            memories = {name: not_after(from_json(document), now) for name, document in state.pools.items()}
             drains = Drains.restore(state.drains)
         except (StateError, KeyError, TypeError, ValueError) as error:
             log.error("state.unusable", error=str(error), effect="starting from fresh signals")

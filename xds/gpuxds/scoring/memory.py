@@ -7,6 +7,7 @@ server computes exactly what it would have computed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,19 @@ def realign(memory: PoolMemory, ids: tuple[str, ...]) -> PoolMemory:
         envoy_health=ints(memory.envoy_health, 0),
         columns={name: floats(column, np.nan) for name, column in memory.columns.items()},
         scalars=memory.scalars,
+    )
+
+
+def not_after(memory: PoolMemory, now: float) -> PoolMemory:
+    """The memory with no moment later than `now`: after a restart on a clock that was set back, an endpoint
+    would otherwise wait for a time that is long to come."""
+    return replace(
+        memory,
+        decided_at=min(memory.decided_at, now),
+        pushed_at=min(memory.pushed_at, now),
+        frozen_since=min(memory.frozen_since, now),
+        health_since=np.minimum(memory.health_since, now),
+        ramp_from=np.minimum(memory.ramp_from, now),
     )
 
 
