@@ -45,6 +45,7 @@ def pool_summary(decision: PoolDecision) -> dict[str, Any]:
         "frozen": decision.frozen,
         "alarms": list(decision.alarms),
         "decided_at": decision.at,
+        "note": decision.note,
     }
 
 

@@ -32,8 +32,8 @@ def call(admin: str, path: str, body: dict[str, Any] | None = None) -> dict[str,
 async def fetch(admin: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """One call of the admin API."""
     base = admin if "://" in admin else f"http://{admin}"
-    token = os.environ.get("GPUXDS_API_KEY")
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    key = os.environ.get("GPUXDS_API_KEY")
+    headers = {"X-API-Key": key} if key else {}
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S), headers=headers) as session,

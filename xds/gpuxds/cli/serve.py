@@ -47,19 +47,21 @@ def serve(
     tls_key: Annotated[Path | None, typer.Option(help="Key of the server certificate.")] = None,
     tls_client_ca: Annotated[Path | None, typer.Option(help="Ask proxies for certificates of this CA.")] = None,
     token_file: Annotated[Path | None, typer.Option(help="Bearer token proxies must send.")] = None,
-    admin_token_file: Annotated[Path | None, typer.Option(help="Bearer token for the admin API.")] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="Keys of the admin API; a line is `read KEY` or `operate KEY`.")
+    ] = None,
     log_format: Annotated[LogFormat, typer.Option(help="auto: text on a terminal, else JSON.")] = LogFormat.AUTO,
     log_level: Annotated[LogLevel, typer.Option(help="What is worth a line.")] = LogLevel.INFO,
 ) -> None:
     """Serve a policy to Envoy over ADS until stopped."""
     configure(log_format, log_level)
-    for path in (tls_cert, tls_key, tls_client_ca, token_file, admin_token_file):
+    for path in (tls_cert, tls_key, tls_client_ca, token_file, api_key_file):
         if path is not None and not path.is_file():
             raise EnvironmentProblem(f"{path}: no such file")
     split_address(xds)
     credentials = Credentials(tls_cert, tls_key, tls_client_ca, token_file)
     settings = Settings(policy.absolute(), state_file(state_dir, policy), grace)
-    asyncio.run(run(settings, xds, admin, credentials, admin_token_file))
+    asyncio.run(run(settings, xds, admin, credentials, api_key_file))
 
 
 def state_file(state_dir: Path | None, policy: Path) -> Path:
@@ -78,7 +80,7 @@ STARTED_AT, STARTED_MONOTONIC = time.time(), time.monotonic()
 
 
 async def run(
-    settings: Settings, xds: str, admin: str, credentials: Credentials, admin_token_file: Path | None
+    settings: Settings, xds: str, admin: str, credentials: Credentials, api_key_file: Path | None
 ) -> None:
     """Start everything, wait for a signal, stop everything."""
     engine: Engine
@@ -89,11 +91,11 @@ async def run(
     server = AdsServer(xds, credentials=credentials, group_of=group, clock=steady_clock)
     engine = Engine(settings, server, steady_clock)
     engine.load()
-    runner = web.AppRunner(build(engine, admin_token_file), access_log=None)
+    runner = web.AppRunner(build(engine, api_key_file), access_log=None)
     try:
         await server.start()
         await listen(runner, admin)
-        warn_when_open(xds, admin, credentials, admin_token_file)
+        warn_when_open(xds, admin, credentials, api_key_file)
         log.info("serving", xds=xds, admin=admin, policy=str(settings.policy_path), state=str(settings.state_path))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -117,14 +119,14 @@ async def listen(runner: web.AppRunner, address: str) -> None:
         ) from error
 
 
-def warn_when_open(xds: str, admin: str, credentials: Credentials, admin_token_file: Path | None) -> None:
+def warn_when_open(xds: str, admin: str, credentials: Credentials, api_key_file: Path | None) -> None:
     """Say loudly when anybody on the network may read or change what proxies do."""
     warning = insecure_warning(xds, credentials)
     if warning:
         log.warning("xds.open_to_the_network", detail=warning)
     host, _ = split_address(admin)
-    if host not in ("127.0.0.1", "::1", "localhost") and admin_token_file is None:
+    if host not in ("127.0.0.1", "::1", "localhost") and api_key_file is None:
         log.warning(
             "admin.open_to_the_network",
-            detail=f"{admin} can drain endpoints and asks for no token; give --admin-token-file or bind 127.0.0.1",
+            detail=f"{admin} can drain endpoints and asks for no key; give --api-key-file or bind 127.0.0.1",
         )

@@ -1,0 +1,141 @@
+"""What the API can be asked, and how it answers: a table of operations, each with its handler.
+
+Handlers are thin: they ask the engine, and views make the answer. The same table is served and described.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict
+
+from gpuxds.admin import answers, views
+from gpuxds.admin.keys import Role
+from gpuxds.admin.openapi import Operation, document
+from gpuxds.engine.loop import Engine
+from gpuxds.policy.units import Duration
+
+SETTLE_S = 1.0
+ENGINE = web.AppKey("engine", Engine)
+Response = web.Response
+
+
+class DrainRequest(BaseModel):
+    """Body of a drain."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    deadline: Duration | None = None
+    """Time after which the endpoint leaves even when busy; the pool's `drain.deadline` when absent."""
+    reason: str = ""
+    force: bool = False
+    """Drain even when nobody is left to serve the pool."""
+
+
+def answer(value: object) -> Response:
+    """A JSON body."""
+    return web.json_response(views.plain(value))
+
+
+async def healthz(_: web.Request) -> Response:
+    """The process runs."""
+    return Response(text="ok\n")
+
+
+async def readyz(request: web.Request) -> Response:
+    """A first decision is published."""
+    if request.app[ENGINE].decisions:
+        return Response(text="ready\n")
+    return Response(status=503, text="waiting for the first signals\n")
+
+
+async def metrics(request: web.Request) -> Response:
+    """Prometheus exposition."""
+    body = request.app[ENGINE].metrics.render()
+    return Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+async def list_endpoints(request: web.Request) -> Response:
+    """Every endpoint with its health, weight and load."""
+    return answer(views.endpoints(request.app[ENGINE]))
+
+
+async def get_endpoint(request: web.Request) -> Response:
+    """One endpoint; how far its drain is."""
+    engine = request.app[ENGINE]
+    decision = engine.decision_of(request.match_info["id"])
+    return answer(views.endpoint_row(engine, decision, decision.ids.index(request.match_info["id"])))
+
+
+async def drain(request: web.Request) -> Response:
+    """Take an endpoint out of service; answers once connected proxies have acknowledged it."""
+    body = DrainRequest.model_validate_json(await request.read() or b"{}")
+    engine, endpoint_id = request.app[ENGINE], request.match_info["id"]
+    engine.drain(endpoint_id, deadline_s=body.deadline, reason=body.reason, owner="operator", force=body.force)
+    acknowledged = await engine.server.settled(SETTLE_S)
+    decision = engine.decision_of(endpoint_id)
+    row = views.endpoint_row(engine, decision, decision.ids.index(endpoint_id))
+    return answer({**row, "acknowledged": acknowledged})
+
+
+async def undrain(request: web.Request) -> Response:
+    """Put an endpoint back to work."""
+    engine, endpoint_id = request.app[ENGINE], request.match_info["id"]
+    undone = engine.undrain(endpoint_id)
+    await engine.server.settled(SETTLE_S)
+    return answer({"id": endpoint_id, "was_draining": undone})
+
+
+async def explain(request: web.Request) -> Response:
+    """Why each weight is what it is."""
+    engine, endpoint_id = request.app[ENGINE], request.query.get("endpoint")
+    decisions = list(engine.decisions.values()) if endpoint_id is None else [engine.decision_of(endpoint_id)]
+    return answer(views.explained(decisions, endpoint_id, engine.drains.by_id))
+
+
+async def get_signals(request: web.Request) -> Response:
+    """What the last decisions stood on, to be explained elsewhere."""
+    return answer(views.signals(request.app[ENGINE]))
+
+
+async def list_proxies(request: web.Request) -> Response:
+    """What every proxy was sent, accepted and rejected."""
+    return answer(views.proxies(request.app[ENGINE]))
+
+
+async def get_policy(request: web.Request) -> Response:
+    """The policy in force and the last attempt to change it."""
+    return answer(views.policy(request.app[ENGINE]))
+
+
+async def openapi(_: web.Request) -> Response:
+    """This API's description."""
+    return Response(text=description(), content_type="application/json")
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation("get", "/api/v1/endpoints", list_endpoints, answers.Endpoints),
+    Operation("get", "/api/v1/endpoints/{id}", get_endpoint, answers.Endpoint, errors=(404,)),
+    Operation(
+        "post", "/api/v1/endpoints/{id}/drain", drain, answers.Endpoint, Role.OPERATE, DrainRequest,
+        errors=(404, 409),
+    ),
+    Operation(
+        "post", "/api/v1/endpoints/{id}/undrain", undrain, answers.Undrained, Role.OPERATE, errors=(404,)
+    ),
+    Operation(
+        "get", "/api/v1/explain", explain, answers.Explained, query={"endpoint": "One endpoint only."},
+        errors=(404,),
+    ),
+    Operation("get", "/api/v1/signals", get_signals, answers.Recording),
+    Operation("get", "/api/v1/proxies", list_proxies, answers.Proxies),
+    Operation("get", "/api/v1/policy", get_policy, answers.Policy),
+)  # fmt: skip
+
+
+@cache
+def description() -> str:
+    """OpenAPI 3.1 as text; made when somebody asks, since it takes a moment."""
+    return json.dumps(document(OPERATIONS), indent=1)
