@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gpuxds.admin.app import build
 from gpuxds.discovery.credentials import Credentials
 from gpuxds.discovery.server import AdsServer
+from gpuxds.engine.events import KEPT, EventLog
 from gpuxds.engine.loop import Engine, Settings
 from gpuxds.signals.model import Signal
 from support.waiting import until
@@ -157,3 +159,41 @@ async def test_what_the_decision_stood_on_can_be_taken_away_and_explained_elsewh
         assert "running" not in recording["endpoints"]["b/2"]
         policy = await (await client.get("/api/v1/policy")).json()
         assert policy["last_reload"]["ok"] is True
+
+
+async def test_events_tell_what_happened_and_resume_where_a_reader_left_off(tmp_path: Path) -> None:
+    async with admin(tmp_path) as (client, engine):
+
+        async def read(count: int, **options: Any) -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = []
+            async with client.get("/api/v1/events", **options) as stream:
+                async for raw in stream.content:
+                    if raw.startswith(b"data: "):
+                        found.append(json.loads(raw[6:]))
+                    if len(found) == count:
+                        return found
+            raise AssertionError("the stream ended")
+
+        first = await asyncio.wait_for(read(2, params={"after": "0"}), 5)
+        assert [event["kind"] for event in first] == ["reload", "fleet"]
+        assert first[1]["added"] == ["a", "b/2"]
+        waiting = asyncio.ensure_future(read(1))
+        await asyncio.sleep(0)
+        seen = engine.events.next_id - 1
+        engine.events.add("alarm", time.time(), pool="p", alarm="test")
+        resumed = await asyncio.wait_for(read(1, headers={"Last-Event-ID": str(seen)}), 5)
+        assert resumed[0]["alarm"] == "test"
+        engine.events.add("alarm", time.time(), pool="p", alarm="again")
+        await asyncio.wait_for(waiting, 5)
+        refused = await client.get("/api/v1/events?after=yesterday")
+        assert refused.status == 400
+        assert "not an event id" in (await refused.json())["detail"]
+
+
+def test_the_log_of_events_is_bounded_and_its_ids_grow() -> None:
+    log = EventLog(next_id=5)
+    for number in range(KEPT + 10):
+        log.add("push", float(number))
+    assert len(log.kept) == KEPT
+    assert log.after(5 + KEPT + 8) == [log.kept[-1]]
+    assert log.after(10**9) == []

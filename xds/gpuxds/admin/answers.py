@@ -197,6 +197,15 @@ class Policy:
     policy: dict[str, Any]
 
 
+@dataclass
+class Event:
+    """Something that happened; further fields depend on the kind."""
+
+    id: int
+    at: float
+    kind: Literal["push", "health", "alarm", "drain", "undrain", "reload", "nack", "proxy", "fleet"]
+
+
 @dataclass(config=strict)
 class Recording:
     """Signals, in the form `gpuxds explain POLICY --signals FILE` reads."""

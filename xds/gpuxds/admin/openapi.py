@@ -36,6 +36,8 @@ class Operation:
     query: Mapping[str, str] | None = None
     """Name -> what it selects; all optional."""
     errors: tuple[int, ...] = ()
+    streams: bool = False
+    """Answers with server-sent events, each with `answer` as its data."""
 
     @property
     def summary(self) -> str:
@@ -70,11 +72,12 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
 
 def described(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     """One operation."""
+    kind = "text/event-stream" if operation.streams else "application/json"
     found: dict[str, Any] = {
         "summary": operation.summary,
         "operationId": operation.handler.__name__,
         "parameters": parameters(operation),
-        "responses": {"200": response("As asked.", "application/json", reference(operation.answer, schemas))},
+        "responses": {"200": response("As asked.", kind, reference(operation.answer, schemas))},
     }
     for status in sorted({401, 403, *operation.errors} | ({413, 422} if operation.body else set())):
         schema = reference(Problem, schemas)

@@ -5,6 +5,7 @@ Handlers are thin: they ask the engine, and views make the answer. The same tabl
 
 from __future__ import annotations
 
+import asyncio
 import json
 from functools import cache
 
@@ -18,6 +19,7 @@ from gpuxds.engine.loop import Engine
 from gpuxds.policy.units import Duration
 
 SETTLE_S = 1.0
+KEEPALIVE_S = 15.0
 ENGINE = web.AppKey("engine", Engine)
 Response = web.Response
 
@@ -105,6 +107,34 @@ async def list_proxies(request: web.Request) -> Response:
     return answer(views.proxies(request.app[ENGINE]))
 
 
+async def stream_events(request: web.Request) -> web.StreamResponse:
+    """What happens, as server-sent events; resumes after `Last-Event-ID` or `?after=`."""
+    log = request.app[ENGINE].events
+    last = last_seen(request)
+    stream = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    await stream.prepare(request)
+    while True:
+        changed = log.changed
+        for event in log.after(last):
+            last = event.id
+            data = json.dumps(views.plain({"id": event.id, "at": event.at, "kind": event.kind, **event.data}))
+            await stream.write(f"id: {event.id}\nevent: {event.kind}\ndata: {data}\n\n".encode())
+        try:
+            await asyncio.wait_for(changed.wait(), KEEPALIVE_S)
+        except TimeoutError:
+            await stream.write(b": still here\n\n")
+
+
+def last_seen(request: web.Request) -> int:
+    """The id after which events are wanted; without one, those from now on. Raises HTTPBadRequest."""
+    text = request.headers.get("Last-Event-ID") or request.query.get("after")
+    if text is None:
+        return request.app[ENGINE].events.next_id - 1
+    if not text.isdecimal():
+        raise web.HTTPBadRequest(text=f"{text!r} is not an event id; send a whole number, 0 for all that are kept")
+    return int(text)
+
+
 async def get_policy(request: web.Request) -> Response:
     """The policy in force and the last attempt to change it."""
     return answer(views.policy(request.app[ENGINE]))
@@ -131,6 +161,10 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation("get", "/api/v1/signals", get_signals, answers.Recording),
     Operation("get", "/api/v1/proxies", list_proxies, answers.Proxies),
+    Operation(
+        "get", "/api/v1/events", stream_events, answers.Event, query={"after": "Id of the last event seen."},
+        errors=(400,), streams=True,
+    ),
     Operation("get", "/api/v1/policy", get_policy, answers.Policy),
 )  # fmt: skip
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "endpoints": "gpuxds.cli.fleet",
     "proxies": "gpuxds.cli.fleet",
     "explain": "gpuxds.cli.fleet",
+    "events": "gpuxds.cli.events",
     "drain": "gpuxds.cli.drain",
     "undrain": "gpuxds.cli.drain",
 }

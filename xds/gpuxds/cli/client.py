@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import aiohttp
@@ -31,20 +33,50 @@ def call(admin: str, path: str, body: dict[str, Any] | None = None) -> dict[str,
 
 async def fetch(admin: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """One call of the admin API."""
-    base = admin if "://" in admin else f"http://{admin}"
-    key = os.environ.get("GPUXDS_API_KEY")
-    headers = {"X-API-Key": key} if key else {}
-    try:
+    with reached(admin):
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S), headers=headers) as session,
-            session.request("GET" if body is None else "POST", base.rstrip("/") + path, json=body) as response,
+            session(aiohttp.ClientTimeout(total=TIMEOUT_S)) as client,
+            client.request("GET" if body is None else "POST", url(admin, path), json=body) as response,
         ):
-            answer: dict[str, Any] = json.loads(await response.text() or "{}")
+            return await checked(response, path)
+
+
+async def stream(admin: str, path: str) -> AsyncIterator[str]:
+    """Lines of an answer that does not end by itself."""
+    with reached(admin):
+        async with session(aiohttp.ClientTimeout(total=None)) as client, client.get(url(admin, path)) as response:
             if response.status >= 400:
-                raise EnvironmentProblem(str(answer.get("detail") or f"{path}: HTTP {response.status}"))
-            return answer
+                await checked(response, path)
+            async for line in response.content:
+                yield line.decode().rstrip("\n")
+
+
+def session(timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
+    """A session that shows the key in `$GPUXDS_API_KEY`."""
+    key = os.environ.get("GPUXDS_API_KEY")
+    return aiohttp.ClientSession(timeout=timeout, headers={"X-API-Key": key} if key else {})
+
+
+def url(admin: str, path: str) -> str:
+    """The address of a path."""
+    return (admin if "://" in admin else f"http://{admin}").rstrip("/") + path
+
+
+async def checked(response: aiohttp.ClientResponse, path: str) -> dict[str, Any]:
+    """The answer. Raises EnvironmentProblem with the server's own sentence."""
+    answer: dict[str, Any] = json.loads(await response.text() or "{}")
+    if response.status >= 400:
+        raise EnvironmentProblem(str(answer.get("detail") or f"{path}: HTTP {response.status}"))
+    return answer
+
+
+@contextmanager
+def reached(admin: str) -> Iterator[None]:
+    """Turns what can go wrong on the way into a sentence."""
+    try:
+        yield
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise EnvironmentProblem(
-            f"no gpuxds server answers at {base} ({error or type(error).__name__}). "
+            f"no gpuxds server answers at {url(admin, '')} ({error or type(error).__name__}). "
             "Start one with: gpuxds serve POLICY, or name its admin address with --admin or $GPUXDS_ADMIN"
         ) from error

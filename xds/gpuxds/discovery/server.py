@@ -61,8 +61,8 @@ class Hooks:
     on_event: Callable[[NodeInfo, Event], None] = lambda _node, _event: None
     on_loads: Callable[[Sequence[EndpointLoad]], None] = lambda _loads: None
     on_stalled: Callable[[], None] = lambda: None
-    on_change: Callable[[], None] = lambda: None
-    """A proxy came or went."""
+    on_proxy: Callable[[NodeInfo, bool], None] = lambda _node, _connected: None
+    """A proxy came (True) or went (False)."""
 
 
 @dataclass(slots=True)
@@ -184,7 +184,7 @@ class AdsServer:
             self.streams.discard(stream)
             if session.node is not None:
                 log.info("proxy.disconnected", node=session.node.id, peer=stream.peer)
-            self.hooks.on_change()
+                self.hooks.on_proxy(session.node, False)
             self.background(self.notify())
 
     async def admit(self, context: Context) -> None:
@@ -203,7 +203,7 @@ class AdsServer:
         assert node is not None
         log.info("proxy.connected", node=node.id, mode=stream.session.mode, peer=stream.peer)
         self.show(stream)
-        self.hooks.on_change()
+        self.hooks.on_proxy(node, True)
 
     def event(self, stream: Stream, event: Event) -> None:
         """An ACK or a NACK."""

@@ -12,24 +12,25 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import structlog
 
-from gpuxds.discovery.events import Acked, Event, NodeInfo
+from gpuxds.discovery.events import Event, NodeInfo
 from gpuxds.discovery.loads import EndpointLoad
 from gpuxds.discovery.server import AdsServer, Hooks
 from gpuxds.engine import state as saved
 from gpuxds.engine.census import Census
 from gpuxds.engine.drains import Drains
+from gpuxds.engine.events import EventLog
 from gpuxds.engine.loads import record_loads
 from gpuxds.engine.observe import Metrics
 from gpuxds.engine.policy import PolicyHolder
 from gpuxds.engine.publisher import Publisher
-from gpuxds.engine.report import report_health, report_reload
+from gpuxds.engine.report import Reporter
 from gpuxds.engine.resolve import INTERVAL_S, lookup
 from gpuxds.engine.sources import Sources
 from gpuxds.engine.watch import changes
@@ -92,12 +93,15 @@ class Engine:
     ready: bool = False
     poked: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    alarms: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    events: EventLog = field(init=False)
+    reporter: Reporter = field(init=False)
 
     def __post_init__(self) -> None:
         self.holder = PolicyHolder(self.settings.policy_path)
         self.started_at = self.now()
-        self.server.hooks = Hooks(self.note_event, self.note_loads, self.metrics.stalled.inc, self.poke)
+        self.events = EventLog(next_id=int(self.started_at * 1000))
+        self.reporter = Reporter(self.metrics, self.events)
+        self.server.hooks = Hooks(self.note_event, self.note_loads, self.metrics.stalled.inc, self.note_proxy)
 
     # -- start and stop ------------------------------------------------------------------------------
 
@@ -105,7 +109,7 @@ class Engine:
         """Read state and policy. Raises PolicyError when there is no policy to serve, good or last good."""
         state = self.read_state()
         outcome = self.holder.start(state.policy_text, self.now())
-        report_reload(self.metrics, self.holder.path, outcome)
+        self.reporter.reload(self.holder.path, outcome)
         self.policy = self.holder.current.policy
         self.restore(state)
         self.store = Store(rules_of(self.policy.signals))
@@ -170,7 +174,7 @@ class Engine:
         """Take over whatever the files say now."""
         outcome = self.holder.reload(self.now())
         if outcome is not None:
-            report_reload(self.metrics, self.holder.path, outcome)
+            self.reporter.reload(self.holder.path, outcome)
         await self.refresh_fleet(force=outcome is not None and outcome.ok)
 
     async def refresh_fleet(self, *, force: bool = False) -> None:
@@ -190,10 +194,7 @@ class Engine:
         """Make this policy and this fleet the ones in force, all at once."""
         if fleet == self.fleet and not force:
             return
-        gone = sorted(set(self.fleet.by_id) - set(fleet.by_id))
-        come = sorted(set(fleet.by_id) - set(self.fleet.by_id))
-        if gone or come:
-            log.info("fleet.changed", endpoints=len(fleet.endpoints), added=come, removed=gone)
+        self.reporter.fleet(self.fleet, fleet, self.now())
         self.policy, self.fleet = policy, fleet
         self.store.rules = rules_of(policy.signals)
         self.store.sync([endpoint.id for endpoint in fleet.endpoints])
@@ -209,10 +210,13 @@ class Engine:
             self.follow(self.policy, self.sources.address(self.fleet))
 
     def note_event(self, node: NodeInfo, event: Event) -> None:
-        """Count what proxies accept and reject."""
-        del node
-        counter = self.metrics.acks if isinstance(event, Acked) else self.metrics.nacks
-        counter.labels(event.type_url.rpartition(".")[2]).inc()
+        """A proxy accepted or rejected something."""
+        self.reporter.answer(node, event, self.now())
+
+    def note_proxy(self, node: NodeInfo, connected: bool) -> None:
+        """A proxy came or went: the number of proxies is part of the decision."""
+        self.reporter.proxy(node, connected, self.now())
+        self.poke()
 
     def note_loads(self, loads: Sequence[EndpointLoad]) -> None:
         """Take in what proxies count."""
@@ -240,7 +244,7 @@ class Engine:
         self.drains.forget_missing(self.fleet.by_id, now)
         with self.metrics.decide_s.time():
             decisions = self.decide_pools(view, now)
-        self.report(decisions)
+        self.reporter.decisions(self.decisions, decisions)
         self.decisions = decisions
         self.memories = {name: decision.memory for name, decision in decisions.items()}
         self.publish()
@@ -272,17 +276,6 @@ class Engine:
             self.metrics.refused_snapshots.inc()
             log.error("snapshot.refused", error=str(error), effect="the last snapshot stays")
 
-    def report(self, decisions: Mapping[str, PoolDecision]) -> None:
-        """Log what is new: pushes, health changes, alarms."""
-        for name, decision in decisions.items():
-            if decision.push:
-                self.metrics.pushes.labels(name, decision.push_reason).inc()
-            report_health(self.decisions.get(name), decision)
-            for sentence in decision.alarms:
-                if sentence not in self.alarms.get(name, ()):
-                    log.error("pool.alarm", pool=name, alarm=sentence)
-            self.alarms[name] = decision.alarms
-
     # -- drains -------------------------------------------------------------------------------------------
 
     def drain(self, endpoint_id: str, *, deadline_s: float | None, reason: str, owner: str, force: bool) -> Drain:
@@ -293,7 +286,7 @@ class Engine:
         limit_s = pool.drain.deadline if deadline_s is None else deadline_s
         drain = Drain(endpoint_id, now, now + limit_s, reason, owner)
         self.drains.start(drain, decision, force=force)
-        log.info("drain.started", endpoint=endpoint_id, deadline_s=limit_s, reason=reason, owner=owner)
+        self.reporter.drain(drain)
         self.decide()
         self.save()
         return drain
@@ -304,7 +297,7 @@ class Engine:
             self.decision_of(endpoint_id)
         undone = self.drains.undo(endpoint_id)
         if undone:
-            log.info("drain.undone", endpoint=endpoint_id)
+            self.reporter.undrain(endpoint_id, self.now())
             self.decide()
             self.save()
         return undone
