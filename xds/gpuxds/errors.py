@@ -8,6 +8,7 @@
     ├── ProtocolError      an xDS client broke the protocol; carries the gRPC status to close with
     ├── DrainRefused       a drain would leave a pool without a serving endpoint
     ├── UnknownEndpoint    no endpoint has that id
+    ├── UnknownPool        no pool has that name
     ├── StateError         persisted state cannot be read
     └── EnvironmentProblem a part is missing or a port is taken; the text says how to mend it
 
@@ -76,6 +77,10 @@ class DrainRefused(GpuxdsError):
 
 class UnknownEndpoint(GpuxdsError):
     """No endpoint has that id; the message lists near misses."""
+
+
+class UnknownPool(GpuxdsError):
+    """No pool has that name; the message lists those there are."""
 
 
 class StateError(GpuxdsError):

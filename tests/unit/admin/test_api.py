@@ -197,3 +197,74 @@ def test_the_log_of_events_is_bounded_and_its_ids_grow() -> None:
     assert len(log.kept) == KEPT
     assert log.after(5 + KEPT + 8) == [log.kept[-1]]
     assert log.after(10**9) == []
+
+
+PATH = "/api/v1/loadbalancer/strategy"
+
+
+def strategy_of(engine: Engine) -> str:
+    """The strategy in force."""
+    return engine.policy.pools[0].strategy.name
+
+
+async def test_a_strategy_set_at_run_time_holds_over_reloads_and_restarts_until_it_is_cleared(
+    tmp_path: Path,
+) -> None:
+    async with admin(tmp_path) as (client, engine):
+        for name in ("a", "b/2"):
+            engine.store.record(name, {Signal.RUNNING: 1.0, Signal.WAITING: 0.0, Signal.ANSWERED: 1.0}, time.time())
+        before = (await (await client.get(PATH)).json())["pools"]
+        assert before == [{"pool": "p", "strategy": before[0]["strategy"], "source": "policy"}]
+        assert before[0]["strategy"]["name"] == "gpu_aware"
+        body = {"strategy": {"name": "least_load", "others_weight": 0.25}, "pool": "p"}
+        after = (await (await client.put(PATH, json=body)).json())["pools"]
+        assert after[0]["source"] == "override"
+        assert after[0]["strategy"]["others_weight"] == 0.25
+        assert engine.decisions["p"].strategy == "least_load"
+        (tmp_path / "policy.yaml").write_text(POLICY + "weights: {dead_band: 0.3}\n")
+        await until(lambda: engine.policy.weights.dead_band == 0.3, 5, "the reload is in force")
+        assert strategy_of(engine) == "least_load"
+        told = await (await client.get("/api/v1/explain")).json()
+        assert told["pools"][0]["strategy_source"] == "override"
+    async with admin(tmp_path) as (client, engine):
+        assert strategy_of(engine) == "least_load", "a restart forgot the override"
+        await client.put(PATH, json={"strategy": None})
+        assert strategy_of(engine) == "gpu_aware"
+        assert (await (await client.get(PATH)).json())["pools"][0]["source"] == "policy"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"strategy": "fastest"}, 422, "gpu_aware"),
+        ({"strategy": {"name": "least_load", "other": 1}}, 422, "other"),
+        ({"strategy": "full_scan", "pool": "q"}, 404, "pools: p"),
+        ({}, 422, "strategy"),
+    ],
+)
+async def test_a_strategy_that_cannot_be_is_refused_and_nothing_changes(
+    tmp_path: Path, body: dict[str, Any], status: int, words: str
+) -> None:
+    async with admin(tmp_path) as (client, engine):
+        refused = await client.put(PATH, json=body)
+        assert refused.status == status
+        assert words in (await refused.json())["detail"]
+        assert engine.overrides == {}
+
+
+async def test_loads_are_what_proxies_and_engines_count_and_totals_add_up(tmp_path: Path) -> None:
+    async with admin(tmp_path) as (client, engine):
+        now = time.time()
+        engine.store.record("a", {Signal.RUNNING: 6.0, Signal.WAITING: 2.0, Signal.ANSWERED: 1.0}, now)
+        engine.store.record(
+            "a", {Signal.PROXY_ACTIVE: 7.0, Signal.PROXY_ISSUED: 100.0, Signal.PROXY_ERRORS: 3.0}, now
+        )
+        engine.decide()
+        (row,) = (await (await client.get("/api/v1/loadbalancer/loads?instance_id=a")).json())["instances"]
+        assert (row["active"], row["total"], row["failed"], row["running"]) == (7, 100, 3, 6)
+        answer = await (await client.get("/api/admin/load-balancer")).json()
+        assert answer["totals"]["load"] == 8
+        assert answer["totals"]["agents"] == 2
+        assert answer["totals"]["utilisation_percent"] == pytest.approx(100 * 8 / answer["totals"]["capacity"])
+        assert next(row for row in answer["agents"] if row["instance"] == "b/2")["active"] is None
+        assert (await client.get("/api/v1/loadbalancer/loads?instance_id=x")).status == 404

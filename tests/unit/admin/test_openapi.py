@@ -24,6 +24,10 @@ ANSWERS = {
     "/api/v1/explain?endpoint=a": answers.Explained,
     "/api/v1/signals": answers.Recording,
     "/api/v1/proxies": answers.Proxies,
+    "/api/v1/loadbalancer/strategy": answers.Strategies,
+    "/api/v1/loadbalancer/loads": answers.Loads,
+    "/api/v1/loadbalancer/loads?instance_id=a": answers.Loads,
+    "/api/admin/load-balancer": answers.LoadBalancer,
     "/api/v1/policy": answers.Policy,
 }
 

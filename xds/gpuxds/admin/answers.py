@@ -36,6 +36,7 @@ class Pool:
 
     pool: str
     strategy: str
+    strategy_source: Literal["policy", "override"]
     endpoints: int
     healthy: int
     """Endpoints that take new requests."""
@@ -44,6 +45,77 @@ class Pool:
     decided_at: float
     """Unix seconds."""
     note: str
+
+
+@dataclass(config=strict)
+class PoolStrategy:
+    """How one pool's load is spread."""
+
+    pool: str
+    strategy: dict[str, Any]
+    """Name and parameters."""
+    source: Literal["policy", "override"]
+
+
+@dataclass(config=strict)
+class Strategies:
+    """How every pool's load is spread."""
+
+    pools: list[PoolStrategy]
+
+
+@dataclass(config=strict)
+class Instance:
+    """One endpoint's load as proxies and its engine count it."""
+
+    instance: str
+    pool: str
+    provider: str | None
+    """The endpoint's label `provider`."""
+    active: float | None
+    """Requests in flight as proxies count them."""
+    running: float | None
+    waiting: float | None
+    capacity: int
+    total: float | None
+    """Requests proxies sent, since this server started."""
+    failed: float | None
+    average_response_s: float | None
+    """Mean end-to-end latency over the last seconds, as the engine measures it."""
+    weight: int
+    healthy: bool
+    last_report_s: float | None
+    """Age of the last load report about it."""
+
+
+@dataclass(config=strict)
+class Loads:
+    """Every endpoint's load."""
+
+    instances: list[Instance]
+
+
+@dataclass(config=strict)
+class Totals:
+    """The fleet in a few numbers."""
+
+    agents: int
+    healthy: int
+    capacity: int
+    load: float
+    """Requests running and waiting, as far as known."""
+    utilisation_percent: float
+    waiting: float
+    sent: float
+    failed: float
+
+
+@dataclass(config=strict)
+class LoadBalancer:
+    """The fleet in a few numbers, and every endpoint's load."""
+
+    totals: Totals
+    agents: list[Instance]
 
 
 @dataclass(config=strict)
@@ -203,7 +275,7 @@ class Event:
 
     id: int
     at: float
-    kind: Literal["push", "health", "alarm", "drain", "undrain", "reload", "nack", "proxy", "fleet"]
+    kind: Literal["push", "health", "alarm", "drain", "undrain", "reload", "nack", "proxy", "fleet", "strategy"]
 
 
 @dataclass(config=strict)

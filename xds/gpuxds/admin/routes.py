@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from functools import cache
+from typing import Any
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
@@ -16,6 +17,7 @@ from gpuxds.admin import answers, views
 from gpuxds.admin.keys import Role
 from gpuxds.admin.openapi import Operation, document
 from gpuxds.engine.loop import Engine
+from gpuxds.policy.override import parse
 from gpuxds.policy.units import Duration
 
 SETTLE_S = 1.0
@@ -34,6 +36,17 @@ class DrainRequest(BaseModel):
     reason: str = ""
     force: bool = False
     """Drain even when nobody is left to serve the pool."""
+
+
+class StrategyRequest(BaseModel):
+    """Body of a change of strategy."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    strategy: str | dict[str, Any] | None
+    """A name, or a mapping with `name` and parameters; null clears the override."""
+    pool: str | None = None
+    """One pool; all when absent."""
 
 
 def answer(value: object) -> Response:
@@ -94,7 +107,35 @@ async def explain(request: web.Request) -> Response:
     """Why each weight is what it is."""
     engine, endpoint_id = request.app[ENGINE], request.query.get("endpoint")
     decisions = list(engine.decisions.values()) if endpoint_id is None else [engine.decision_of(endpoint_id)]
-    return answer(views.explained(decisions, endpoint_id, engine.drains.by_id))
+    return answer(views.explained(decisions, endpoint_id, engine.drains.by_id, engine.overrides))
+
+
+async def get_strategy(request: web.Request) -> Response:
+    """How every pool's load is spread, and whether the policy or an override says so."""
+    return answer(views.strategies(request.app[ENGINE]))
+
+
+async def put_strategy(request: web.Request) -> Response:
+    """Override the strategy of one pool or of all, or clear the override; it survives restarts."""
+    body = StrategyRequest.model_validate_json(await request.read() or b"{}")
+    strategy = None if body.strategy is None else parse(body.strategy)
+    engine = request.app[ENGINE]
+    engine.set_strategy([body.pool] if body.pool else [], strategy)
+    await engine.server.settled(SETTLE_S)
+    return answer(views.strategies(engine))
+
+
+async def list_loads(request: web.Request) -> Response:
+    """Every endpoint's load as proxies and its engine count it."""
+    engine, only = request.app[ENGINE], request.query.get("instance_id")
+    if only is not None:
+        engine.decision_of(only)
+    return answer({"instances": views.instances(engine, only)})
+
+
+async def get_load_balancer(request: web.Request) -> Response:
+    """The fleet in a few numbers, and every endpoint's load."""
+    return answer(views.load_balancer(request.app[ENGINE]))
 
 
 async def get_signals(request: web.Request) -> Response:
@@ -159,6 +200,16 @@ OPERATIONS: tuple[Operation, ...] = (
         "get", "/api/v1/explain", explain, answers.Explained, query={"endpoint": "One endpoint only."},
         errors=(404,),
     ),
+    Operation("get", "/api/v1/loadbalancer/strategy", get_strategy, answers.Strategies),
+    Operation(
+        "put", "/api/v1/loadbalancer/strategy", put_strategy, answers.Strategies, Role.OPERATE, StrategyRequest,
+        errors=(404,),
+    ),
+    Operation(
+        "get", "/api/v1/loadbalancer/loads", list_loads, answers.Loads,
+        query={"instance_id": "One endpoint only."}, errors=(404,),
+    ),
+    Operation("get", "/api/admin/load-balancer", get_load_balancer, answers.LoadBalancer),
     Operation("get", "/api/v1/signals", get_signals, answers.Recording),
     Operation("get", "/api/v1/proxies", list_proxies, answers.Proxies),
     Operation(

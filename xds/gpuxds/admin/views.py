@@ -7,7 +7,7 @@ everywhere, because a number whose age is hidden is a claim.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
@@ -35,11 +35,12 @@ def plain(value: Any) -> Any:
     return value
 
 
-def pool_summary(decision: PoolDecision) -> dict[str, Any]:
+def pool_summary(decision: PoolDecision, overridden: Container[str] = ()) -> dict[str, Any]:
     """A pool in a few numbers."""
     return {
         "pool": decision.pool,
         "strategy": decision.strategy,
+        "strategy_source": "override" if decision.pool in overridden else "policy",
         "endpoints": len(decision.ids),
         "healthy": int(((decision.envoy_health == EnvoyHealth.HEALTHY) & decision.in_eds).sum()),
         "frozen": decision.frozen,
@@ -102,11 +103,14 @@ def endpoints(engine: Engine) -> dict[str, Any]:
         for decision in engine.decisions.values()
         for row in range(len(decision.ids))
     ]
-    return {"pools": [pool_summary(d) for d in engine.decisions.values()], "endpoints": rows}
+    return {"pools": [pool_summary(d, engine.overrides) for d in engine.decisions.values()], "endpoints": rows}
 
 
 def explained(
-    decisions: Sequence[PoolDecision], endpoint_id: str | None, drains: Mapping[str, Drain]
+    decisions: Sequence[PoolDecision],
+    endpoint_id: str | None,
+    drains: Mapping[str, Drain],
+    overridden: Container[str] = (),
 ) -> dict[str, Any]:
     """Why each weight is what it is, for all endpoints or one."""
     rows = [
@@ -115,7 +119,76 @@ def explained(
         for row, found in enumerate(explain(decision))
         if endpoint_id in (None, found.id)
     ]
-    return {"pools": [pool_summary(decision) for decision in decisions], "endpoints": rows}
+    return {"pools": [pool_summary(decision, overridden) for decision in decisions], "endpoints": rows}
+
+
+def strategies(engine: Engine) -> dict[str, Any]:
+    """How every pool's load is spread, and who said so."""
+    return {
+        "pools": [
+            {
+                "pool": pool.name,
+                "strategy": pool.strategy.model_dump(mode="json"),
+                "source": "override" if pool.name in engine.overrides else "policy",
+            }
+            for pool in engine.policy.pools
+        ]
+    }
+
+
+def instances(engine: Engine, only: str | None) -> list[dict[str, Any]]:
+    """Every endpoint's load, or that of one."""
+    return [
+        instance(decision, row)
+        for decision in engine.decisions.values()
+        for row, endpoint_id in enumerate(decision.ids)
+        if only in (None, endpoint_id)
+    ]
+
+
+def instance(decision: PoolDecision, row: int) -> dict[str, Any]:
+    """One endpoint's load."""
+    endpoint, view = decision.endpoints[row], decision.view
+
+    def value(signal: Signal) -> float:
+        return float(view.value(signal)[row])
+
+    return {
+        "instance": endpoint.id,
+        "pool": endpoint.pool,
+        "provider": endpoint.labels.get("provider"),
+        "active": value(Signal.PROXY_ACTIVE),
+        "running": value(Signal.RUNNING),
+        "waiting": value(Signal.WAITING),
+        "capacity": endpoint.capacity,
+        "total": value(Signal.PROXY_ISSUED),
+        "failed": value(Signal.PROXY_ERRORS),
+        "average_response_s": value(Signal.LATENCY_S),
+        "weight": int(decision.weights[row]),
+        "healthy": bool(decision.in_eds[row] and decision.envoy_health[row] == EnvoyHealth.HEALTHY),
+        "last_report_s": float(view.age_s(Signal.PROXY_ACTIVE)[row]),
+    }
+
+
+def load_balancer(engine: Engine) -> dict[str, Any]:
+    """The fleet in a few numbers, and every endpoint's load; what is not known counts as nothing here."""
+    rows = instances(engine, None)
+
+    def total(*names: str) -> float:
+        return float(sum(row[name] for row in rows for name in names if not math.isnan(row[name])))
+
+    capacity, load = int(total("capacity")), total("running", "waiting")
+    totals = {
+        "agents": len(rows),
+        "healthy": sum(row["healthy"] for row in rows),
+        "capacity": capacity,
+        "load": load,
+        "utilisation_percent": 100 * load / capacity if capacity else 0.0,
+        "waiting": total("waiting"),
+        "sent": total("total"),
+        "failed": total("failed"),
+    }
+    return {"totals": totals, "agents": rows}
 
 
 def signals(engine: Engine) -> dict[str, Any]:

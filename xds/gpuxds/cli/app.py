@@ -25,10 +25,12 @@ COMMANDS = {
     "proxies": "gpuxds.cli.fleet",
     "explain": "gpuxds.cli.fleet",
     "events": "gpuxds.cli.events",
+    "lb-strategy": "gpuxds.cli.strategy",
+    "load": "gpuxds.cli.load",
     "drain": "gpuxds.cli.drain",
     "undrain": "gpuxds.cli.drain",
 }
-"""Command -> module with a function of that name, in the order of the help page."""
+"""Command -> module with a function of that name (`-` as `_`), in the order of the help page."""
 
 
 class LazyGroup(TyperGroup):
@@ -50,7 +52,7 @@ class LazyGroup(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         single = typer.Typer(pretty_exceptions_enable=False)
-        single.command(cmd_name)(getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name))
+        single.command(cmd_name)(getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name.replace("-", "_")))
         return typer.main.get_command(single)
 
 

@@ -26,17 +26,19 @@ Admin = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print what the API answered.")]
 
 
-def call(admin: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+def call(admin: str, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> dict[str, Any]:
     """GET, or POST with a body. Raises EnvironmentProblem with the server's own sentence."""
-    return asyncio.run(fetch(admin, path, body))
+    return asyncio.run(fetch(admin, path, body, method))
 
 
-async def fetch(admin: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+async def fetch(
+    admin: str, path: str, body: dict[str, Any] | None = None, method: str | None = None
+) -> dict[str, Any]:
     """One call of the admin API."""
     with reached(admin):
         async with (
             session(aiohttp.ClientTimeout(total=TIMEOUT_S)) as client,
-            client.request("GET" if body is None else "POST", url(admin, path), json=body) as response,
+            client.request(method or ("GET" if body is None else "POST"), url(admin, path), json=body) as response,
         ):
             return await checked(response, path)
 

@@ -91,7 +91,10 @@ def proxies_table(answer: dict[str, Any]) -> RenderableType:
 def explanation(answer: dict[str, Any]) -> RenderableType:
     """Each endpoint's factors, their product and what went into them."""
     parts: list[RenderableType] = [
-        Text(f"{pool['pool']}: {pool['strategy']}, {pool['healthy']} of {pool['endpoints']} endpoints serving")
+        Text(
+            f"{pool['pool']}: {pool['strategy']}{overridden(pool)}, "
+            f"{pool['healthy']} of {pool['endpoints']} endpoints serving"
+        )
         for pool in answer["pools"]
     ]
     for row in answer["endpoints"]:
@@ -109,6 +112,38 @@ def explanation(answer: dict[str, Any]) -> RenderableType:
         )
         parts += [head, table, inputs_line(row["inputs"])]
     return Group(*parts)
+
+
+def overridden(pool: dict[str, Any]) -> str:
+    """A note where the strategy is not the policy's."""
+    return " (override, not the policy's)" if pool["strategy_source"] == "override" else ""
+
+
+def strategies_table(answer: dict[str, Any]) -> RenderableType:
+    """One row per pool."""
+    table = columns("pool", "strategy", "from", "parameters")
+    for pool in answer["pools"]:
+        parameters = ", ".join(f"{name}={value}" for name, value in pool["strategy"].items() if name != "name")
+        table.add_row(pool["pool"], pool["strategy"]["name"], pool["source"], parameters)
+    return table
+
+
+def loads_table(rows: list[dict[str, Any]], first: str) -> RenderableType:
+    """One row per server or provider."""
+    right = ("active", "run", "wait", "capacity", "sent", "failed", "mean")
+    table = columns(first, "active", "run", "wait", "capacity", "sent", "failed", "mean", right=right)
+    for row in rows:
+        table.add_row(
+            row[first],
+            number(row["active"]),
+            number(row["running"]),
+            number(row["waiting"]),
+            number(row["capacity"]),
+            number(row["total"]),
+            number(row["failed"]),
+            number(row["average_response_s"], ".2f", " s"),
+        )
+    return table
 
 
 def inputs_line(inputs: list[dict[str, Any]]) -> Text:

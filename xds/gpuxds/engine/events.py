@@ -23,7 +23,7 @@ class Happening:
     at: float
     """Unix seconds."""
     kind: str
-    """`push`, `health`, `alarm`, `drain`, `undrain`, `reload`, `nack`, `proxy`, or `fleet`."""
+    """`push`, `health`, `alarm`, `drain`, `undrain`, `reload`, `nack`, `proxy`, `fleet`, or `strategy`."""
     data: Mapping[str, Any]
 
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import structlog
@@ -34,9 +35,11 @@ from gpuxds.engine.report import Reporter
 from gpuxds.engine.resolve import INTERVAL_S, lookup
 from gpuxds.engine.sources import Sources
 from gpuxds.engine.watch import changes
-from gpuxds.errors import SnapshotError, StateError, UnknownEndpoint
+from gpuxds.errors import SnapshotError, StateError, UnknownEndpoint, UnknownPool
 from gpuxds.fleet.endpoint import Fleet
 from gpuxds.policy.model import Policy
+from gpuxds.policy.override import applied
+from gpuxds.policy.strategies import Strategy
 from gpuxds.scoring.contract import Drain, PoolDecision, PoolMemory
 from gpuxds.scoring.facts import PoolFacts, facts_of
 from gpuxds.scoring.memory import from_json, not_after, to_json
@@ -86,6 +89,8 @@ class Engine:
     scraper: Scraper = field(init=False)
     publisher: Publisher = field(default_factory=Publisher)
     drains: Drains = field(default_factory=Drains)
+    overrides: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Pool -> strategy that was set while the server ran."""
     census: Census = field(default_factory=Census)
     memories: dict[str, PoolMemory] = field(default_factory=dict)
     decisions: dict[str, PoolDecision] = field(default_factory=dict)
@@ -110,8 +115,8 @@ class Engine:
         state = self.read_state()
         outcome = self.holder.start(state.policy_text, self.now())
         self.reporter.reload(self.holder.path, outcome)
-        self.policy = self.holder.current.policy
         self.restore(state)
+        self.policy = applied(self.holder.current.policy, self.overrides)
         self.store = Store(rules_of(self.policy.signals))
         self.scraper = Scraper(self.store, now=self.now, rng=self.rng, on_event=self.poke)
 
@@ -121,10 +126,11 @@ class Engine:
             now = self.now()
             memories = {name: not_after(from_json(document), now) for name, document in state.pools.items()}
             drains = Drains.restore(state.drains)
+            applied(self.holder.current.policy, state.overrides)
         except (StateError, KeyError, TypeError, ValueError) as error:
             log.error("state.unusable", error=str(error), effect="starting from fresh signals")
             return
-        self.memories, self.drains = memories, drains
+        self.memories, self.drains, self.overrides = memories, drains, dict(state.overrides)
         self.census.restore(state.proxies, self.now())
 
     def read_state(self) -> saved.SavedState:
@@ -188,7 +194,7 @@ class Engine:
         if self.sources.problems != before:
             for problem in self.sources.problems:
                 log.warning("fleet.problem", problem=str(problem))
-        self.follow(self.holder.current.policy, fleet, force=force)
+        self.follow(applied(self.holder.current.policy, self.overrides), fleet, force=force)
 
     def follow(self, policy: Policy, fleet: Fleet, *, force: bool = False) -> None:
         """Make this policy and this fleet the ones in force, all at once."""
@@ -276,6 +282,23 @@ class Engine:
             self.metrics.refused_snapshots.inc()
             log.error("snapshot.refused", error=str(error), effect="the last snapshot stays")
 
+    # -- strategies ----------------------------------------------------------------------------------------
+
+    def set_strategy(self, pools: Sequence[str], strategy: Strategy | None) -> None:
+        """Override the strategy of these pools, or clear their override. Raises UnknownPool."""
+        known = [pool.name for pool in self.policy.pools]
+        for name in pools:
+            if name not in known:
+                raise UnknownPool(f"no pool {name!r}; pools: {', '.join(known)}")
+        for name in pools or known:
+            self.overrides.pop(name, None)
+            if strategy is not None:
+                self.overrides[name] = strategy.model_dump(mode="python")
+        self.reporter.strategy(list(pools or known), strategy.name if strategy else None, self.now())
+        self.follow(applied(self.holder.current.policy, self.overrides), self.fleet, force=True)
+        self.decide()
+        self.save()
+
     # -- drains -------------------------------------------------------------------------------------------
 
     def drain(self, endpoint_id: str, *, deadline_s: float | None, reason: str, owner: str, force: bool) -> Drain:
@@ -333,6 +356,7 @@ class Engine:
                 drains=self.drains.dump(),
                 proxies=self.census.dump(),
                 policy_text=self.holder.text,
+                overrides=self.overrides,
             )
         )
 

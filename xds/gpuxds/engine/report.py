@@ -85,6 +85,11 @@ class Reporter:
         log.info("drain.undone", endpoint=endpoint_id)
         self.events.add("undrain", now, endpoint=endpoint_id)
 
+    def strategy(self, pools: list[str], name: str | None, now: float) -> None:
+        """A strategy was overridden, or its override cleared (None)."""
+        log.info("strategy.override", pools=pools, strategy=name)
+        self.events.add("strategy", now, pools=pools, strategy=name)
+
     def proxy(self, node: NodeInfo, connected: bool, now: float) -> None:
         """A proxy came or went; the server logs it."""
         self.events.add("proxy", now, node=node.id, connected=connected)

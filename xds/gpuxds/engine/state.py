@@ -30,6 +30,8 @@ class SavedState:
     proxies: Mapping[str, int] = field(default_factory=dict)
     policy_text: str = ""
     """The last policy that was in force."""
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Pool -> strategy that was set while the server ran."""
 
 
 def load(path: Path) -> SavedState | None:
@@ -44,7 +46,7 @@ def load(path: Path) -> SavedState | None:
         document = json.loads(text)
         if document["format"] != FORMAT:
             raise StateError(f"{path}: format {document['format']}, this gpuxds reads format {FORMAT}")
-        fields = ("saved_at", "pools", "drains", "proxies", "policy_text")
+        fields = ("saved_at", "pools", "drains", "proxies", "policy_text", "overrides")
         return SavedState(**{name: document[name] for name in fields})
     except (ValueError, KeyError, TypeError) as error:
         aside = path.with_suffix(".unreadable")
@@ -61,6 +63,7 @@ def encode(state: SavedState) -> bytes:
         "drains": state.drains,
         "proxies": state.proxies,
         "policy_text": state.policy_text,
+        "overrides": state.overrides,
     }
     return json.dumps(document, separators=(",", ":")).encode()
 
