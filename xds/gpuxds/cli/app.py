@@ -22,6 +22,7 @@ COMMANDS = {
     "check": "gpuxds.cli.check",
     "bootstrap": "gpuxds.cli.bootstrap",
     "endpoints": "gpuxds.cli.fleet",
+    "top": "gpuxds.cli.top",
     "proxies": "gpuxds.cli.fleet",
     "explain": "gpuxds.cli.fleet",
     "events": "gpuxds.cli.events",
