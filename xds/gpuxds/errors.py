@@ -9,6 +9,9 @@
     ├── DrainRefused       a drain would leave a pool without a serving endpoint
     ├── UnknownEndpoint    no endpoint has that id
     ├── UnknownPool        no pool has that name
+    ├── NotReady           nothing was decided yet
+    ├── UnusableEndpoint   an endpoint's description cannot be used
+    ├── Conflict           something else has that name, or it is declared elsewhere
     ├── StateError         persisted state cannot be read
     └── EnvironmentProblem a part is missing or a port is taken; the text says how to mend it
 
@@ -81,6 +84,18 @@ class UnknownEndpoint(GpuxdsError):
 
 class UnknownPool(GpuxdsError):
     """No pool has that name; the message lists those there are."""
+
+
+class NotReady(GpuxdsError):
+    """Nothing was decided yet: the server has just started."""
+
+
+class UnusableEndpoint(GpuxdsError):
+    """An endpoint's description cannot be used; the message names the field and the remedy."""
+
+
+class Conflict(GpuxdsError):
+    """Something else has that name or address, or it can only be changed elsewhere."""
 
 
 class StateError(GpuxdsError):

@@ -268,3 +268,65 @@ async def test_loads_are_what_proxies_and_engines_count_and_totals_add_up(tmp_pa
         assert answer["totals"]["utilisation_percent"] == pytest.approx(100 * 8 / answer["totals"]["capacity"])
         assert next(row for row in answer["agents"] if row["instance"] == "b/2")["active"] is None
         assert (await client.get("/api/v1/loadbalancer/loads?instance_id=x")).status == 404
+
+
+NEW = {"pool": "p", "id": "new", "address": "127.0.0.1:3", "gpu": {"model": "L40S"}, "labels": {"zone": "z1"}}
+ENDPOINTS = "/api/v1/endpoints"
+
+
+async def test_a_registered_endpoint_joins_survives_a_restart_and_leaves_when_drained(tmp_path: Path) -> None:
+    async with admin(tmp_path) as (client, engine):
+        answer = await client.post(ENDPOINTS, json=NEW)
+        assert answer.status == 201
+        row = await answer.json()
+        assert (row["source"], row["gpu"]["memory_gb"], row["labels"]) == ("api", 48, {"zone": "z1"})
+        changed = await client.put(f"{ENDPOINTS}/new", json=NEW | {"capacity": 7})
+        assert (await changed.json())["capacity"] == 7
+        assert engine.fleet.by_id["new"].capacity == 7
+    async with admin(tmp_path) as (client, engine):
+        assert engine.fleet.by_id["new"].capacity == 7, "a restart forgot the registration"
+        for name in ("a", "b/2", "new"):
+            alive = {Signal.PROBE_REFUSALS: 0.0, Signal.ANSWERED: 1.0, Signal.RUNNING: 1.0, Signal.WAITING: 0.0}
+            engine.store.record(name, alive, time.time())
+        engine.decide()
+        assert await (await client.delete(f"{ENDPOINTS}/new")).json() == {"id": "new", "gone": False}
+        assert (await (await client.get(f"{ENDPOINTS}/new")).json())["health"] == "draining"
+        engine.store.record("new", {Signal.RUNNING: 0.0, Signal.WAITING: 0.0}, time.time() + 0.01)
+        await until(lambda: "new" not in engine.fleet.by_id, 5, "it is gone once drained")
+        assert (await client.get(f"{ENDPOINTS}/new")).status == 404
+        assert (await client.post(ENDPOINTS, json=NEW)).status == 201
+        assert "new" not in engine.drains.by_id, "a new registration inherited a drain"
+        assert (await (await client.delete(f"{ENDPOINTS}/new?force=true")).json())["gone"] is True
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "words"),
+    [
+        ({"id": "a"}, 409, "there is an endpoint 'a' already"),
+        ({"address": "127.0.0.1:1"}, 409, "is the address of a in pool p already"),
+        ({"pool": "q"}, 404, "no pool 'q'; pools: p"),
+        ({"address": "nowhere"}, 422, "write host:port"),
+        ({"gpu": {"model": "B300"}}, 422, "say its memory_gb"),
+        ({"capacity": 0}, 422, "capacity"),
+        ({"colour": "red"}, 422, "colour"),
+    ],
+)
+async def test_a_registration_that_cannot_be_is_refused_in_words(
+    tmp_path: Path, change: dict[str, Any], status: int, words: str
+) -> None:
+    async with admin(tmp_path) as (client, engine):
+        refused = await client.post(ENDPOINTS, json=NEW | change)
+        assert refused.status == status
+        assert words in (await refused.json())["detail"]
+        assert set(engine.fleet.by_id) == {"a", "b/2"}
+
+
+async def test_what_the_policy_declares_is_changed_in_the_policy(tmp_path: Path) -> None:
+    async with admin(tmp_path) as (client, _):
+        for refused in (
+            await client.delete(f"{ENDPOINTS}/a"),
+            await client.put(f"{ENDPOINTS}/a", json=NEW | {"id": "a"}),
+        ):
+            assert refused.status == 409
+            assert "declared in policy" in (await refused.json())["detail"]
+        assert (await client.delete(f"{ENDPOINTS}/nobody")).status == 404

@@ -187,6 +187,15 @@ class Endpoints:
 
 
 @dataclass(config=strict)
+class Removed:
+    """Answer to a removal."""
+
+    id: str
+    gone: bool
+    """False: it is being drained and goes then."""
+
+
+@dataclass(config=strict)
 class Undrained:
     """Answer to an undrain."""
 

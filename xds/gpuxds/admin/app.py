@@ -18,10 +18,25 @@ from gpuxds.admin.exposition import DecisionCollector
 from gpuxds.admin.keys import Keys, Role
 from gpuxds.admin.routes import ENGINE, OPERATIONS, healthz, metrics, openapi, readyz
 from gpuxds.engine.loop import Engine
-from gpuxds.errors import DrainRefused, GpuxdsError, UnknownEndpoint, UnknownPool
+from gpuxds.errors import (
+    Conflict,
+    DrainRefused,
+    GpuxdsError,
+    NotReady,
+    UnknownEndpoint,
+    UnknownPool,
+    UnusableEndpoint,
+)
 
 MAX_BODY_BYTES = 65_536
-STATUS: dict[type[GpuxdsError], int] = {UnknownEndpoint: 404, UnknownPool: 404, DrainRefused: 409}
+STATUS: dict[type[GpuxdsError], int] = {
+    UnknownEndpoint: 404,
+    UnknownPool: 404,
+    DrainRefused: 409,
+    Conflict: 409,
+    UnusableEndpoint: 422,
+    NotReady: 503,
+}
 ROLES = {operation.handler: operation.role for operation in OPERATIONS}
 
 

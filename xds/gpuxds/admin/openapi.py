@@ -36,6 +36,8 @@ class Operation:
     query: Mapping[str, str] | None = None
     """Name -> what it selects; all optional."""
     errors: tuple[int, ...] = ()
+    status: int = 200
+    """Of success."""
     streams: bool = False
     """Answers with server-sent events, each with `answer` as its data."""
 
@@ -77,9 +79,9 @@ def described(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
         "summary": operation.summary,
         "operationId": operation.handler.__name__,
         "parameters": parameters(operation),
-        "responses": {"200": response("As asked.", kind, reference(operation.answer, schemas))},
+        "responses": {str(operation.status): response("As asked.", kind, reference(operation.answer, schemas))},
     }
-    for status in sorted({401, 403, *operation.errors} | ({413, 422} if operation.body else set())):
+    for status in sorted({401, 403, 503, *operation.errors} | ({413, 422} if operation.body else set())):
         schema = reference(Problem, schemas)
         found["responses"][str(status)] = response(WORDS[status], "application/problem+json", schema)
     if operation.body is not None:

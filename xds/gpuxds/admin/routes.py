@@ -16,7 +16,9 @@ from pydantic import BaseModel, ConfigDict
 from gpuxds.admin import answers, views
 from gpuxds.admin.keys import Role
 from gpuxds.admin.openapi import Operation, document
+from gpuxds.engine import actions
 from gpuxds.engine.loop import Engine
+from gpuxds.policy.model import EndpointSpec
 from gpuxds.policy.override import parse
 from gpuxds.policy.units import Duration
 
@@ -49,9 +51,19 @@ class StrategyRequest(BaseModel):
     """One pool; all when absent."""
 
 
-def answer(value: object) -> Response:
+class Registration(EndpointSpec):
+    """Body of a registration: what a policy says of an endpoint, and its pool."""
+
+    pool: str
+
+    def spec(self) -> EndpointSpec:
+        """The part that a policy would have."""
+        return EndpointSpec.model_validate(self.model_dump(exclude={"pool"}))
+
+
+def answer(value: object, status: int = 200) -> Response:
     """A JSON body."""
-    return web.json_response(views.plain(value))
+    return web.json_response(views.plain(value), status=status)
 
 
 async def healthz(_: web.Request) -> Response:
@@ -80,25 +92,47 @@ async def list_endpoints(request: web.Request) -> Response:
 async def get_endpoint(request: web.Request) -> Response:
     """One endpoint; how far its drain is."""
     engine = request.app[ENGINE]
-    decision = engine.decision_of(request.match_info["id"])
-    return answer(views.endpoint_row(engine, decision, decision.ids.index(request.match_info["id"])))
+    return answer(views.one(engine, request.match_info["id"]))
+
+
+async def register_endpoint(request: web.Request) -> Response:
+    """Register an endpoint; it is kept over restarts, and its weight is ramped up once it answers."""
+    body = Registration.model_validate_json(await request.read())
+    engine = request.app[ENGINE]
+    actions.register(engine, body.pool, body.spec())
+    return answer(views.one(engine, body.id), status=201)
+
+
+async def change_endpoint(request: web.Request) -> Response:
+    """Describe a registered endpoint anew."""
+    body = Registration.model_validate_json(await request.read())
+    engine = request.app[ENGINE]
+    actions.change(engine, request.match_info["id"], body.pool, body.spec())
+    return answer(views.one(engine, body.id))
+
+
+async def remove_endpoint(request: web.Request) -> Response:
+    """Drain a registered endpoint and forget it then; `?force=true` forgets it at once."""
+    engine, endpoint_id = request.app[ENGINE], request.match_info["id"]
+    actions.remove(engine, endpoint_id, force=request.query.get("force") == "true")
+    return answer({"id": endpoint_id, "gone": endpoint_id not in engine.fleet.by_id})
 
 
 async def drain(request: web.Request) -> Response:
     """Take an endpoint out of service; answers once connected proxies have acknowledged it."""
     body = DrainRequest.model_validate_json(await request.read() or b"{}")
     engine, endpoint_id = request.app[ENGINE], request.match_info["id"]
-    engine.drain(endpoint_id, deadline_s=body.deadline, reason=body.reason, owner="operator", force=body.force)
+    actions.drain(
+        engine, endpoint_id, deadline_s=body.deadline, reason=body.reason, owner="operator", force=body.force
+    )
     acknowledged = await engine.server.settled(SETTLE_S)
-    decision = engine.decision_of(endpoint_id)
-    row = views.endpoint_row(engine, decision, decision.ids.index(endpoint_id))
-    return answer({**row, "acknowledged": acknowledged})
+    return answer({**views.one(engine, endpoint_id), "acknowledged": acknowledged})
 
 
 async def undrain(request: web.Request) -> Response:
     """Put an endpoint back to work."""
     engine, endpoint_id = request.app[ENGINE], request.match_info["id"]
-    undone = engine.undrain(endpoint_id)
+    undone = actions.undrain(engine, endpoint_id)
     await engine.server.settled(SETTLE_S)
     return answer({"id": endpoint_id, "was_draining": undone})
 
@@ -120,7 +154,7 @@ async def put_strategy(request: web.Request) -> Response:
     body = StrategyRequest.model_validate_json(await request.read() or b"{}")
     strategy = None if body.strategy is None else parse(body.strategy)
     engine = request.app[ENGINE]
-    engine.set_strategy([body.pool] if body.pool else [], strategy)
+    actions.set_strategy(engine, [body.pool] if body.pool else [], strategy)
     await engine.server.settled(SETTLE_S)
     return answer(views.strategies(engine))
 
@@ -188,6 +222,18 @@ async def openapi(_: web.Request) -> Response:
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation("get", "/api/v1/endpoints", list_endpoints, answers.Endpoints),
+    Operation(
+        "post", "/api/v1/endpoints", register_endpoint, answers.Endpoint, Role.OPERATE, Registration,
+        errors=(404, 409), status=201,
+    ),
+    Operation(
+        "put", "/api/v1/endpoints/{id}", change_endpoint, answers.Endpoint, Role.OPERATE, Registration,
+        errors=(404, 409),
+    ),
+    Operation(
+        "delete", "/api/v1/endpoints/{id}", remove_endpoint, answers.Removed, Role.OPERATE,
+        query={"force": "`true`: without draining it first."}, errors=(404, 409),
+    ),
     Operation("get", "/api/v1/endpoints/{id}", get_endpoint, answers.Endpoint, errors=(404,)),
     Operation(
         "post", "/api/v1/endpoints/{id}/drain", drain, answers.Endpoint, Role.OPERATE, DrainRequest,

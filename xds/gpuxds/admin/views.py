@@ -85,6 +85,12 @@ def because(decision: PoolDecision, row: int, drains: Mapping[str, Drain]) -> st
     return reason(decision, row) + said
 
 
+def one(engine: Engine, endpoint_id: str) -> dict[str, Any]:
+    """One endpoint. Raises UnknownEndpoint."""
+    decision = engine.decision_of(endpoint_id)
+    return endpoint_row(engine, decision, decision.ids.index(endpoint_id))
+
+
 IN_ROW = (
     Signal.RUNNING,
     Signal.WAITING,

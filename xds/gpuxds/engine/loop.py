@@ -23,6 +23,7 @@ import structlog
 from gpuxds.discovery.events import Event, NodeInfo
 from gpuxds.discovery.loads import EndpointLoad
 from gpuxds.discovery.server import AdsServer, Hooks
+from gpuxds.engine import actions
 from gpuxds.engine import state as saved
 from gpuxds.engine.census import Census
 from gpuxds.engine.drains import Drains
@@ -31,16 +32,16 @@ from gpuxds.engine.loads import record_loads
 from gpuxds.engine.observe import Metrics
 from gpuxds.engine.policy import PolicyHolder
 from gpuxds.engine.publisher import Publisher
+from gpuxds.engine.registry import Registry
 from gpuxds.engine.report import Reporter
 from gpuxds.engine.resolve import INTERVAL_S, lookup
 from gpuxds.engine.sources import Sources
 from gpuxds.engine.watch import changes
-from gpuxds.errors import SnapshotError, StateError, UnknownEndpoint, UnknownPool
+from gpuxds.errors import NotReady, SnapshotError, StateError, UnknownEndpoint
 from gpuxds.fleet.endpoint import Fleet
 from gpuxds.policy.model import Policy
 from gpuxds.policy.override import applied
-from gpuxds.policy.strategies import Strategy
-from gpuxds.scoring.contract import Drain, PoolDecision, PoolMemory
+from gpuxds.scoring.contract import PoolDecision, PoolMemory
 from gpuxds.scoring.facts import PoolFacts, facts_of
 from gpuxds.scoring.memory import from_json, not_after, to_json
 from gpuxds.scoring.pipeline import decide
@@ -91,12 +92,15 @@ class Engine:
     drains: Drains = field(default_factory=Drains)
     overrides: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """Pool -> strategy that was set while the server ran."""
+    registry: Registry = field(default_factory=Registry)
     census: Census = field(default_factory=Census)
     memories: dict[str, PoolMemory] = field(default_factory=dict)
     decisions: dict[str, PoolDecision] = field(default_factory=dict)
     started_at: float = 0.0
     ready: bool = False
     poked: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    """A host name came that nobody has looked up yet."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     events: EventLog = field(init=False)
     reporter: Reporter = field(init=False)
@@ -126,11 +130,13 @@ class Engine:
             now = self.now()
             memories = {name: not_after(from_json(document), now) for name, document in state.pools.items()}
             drains = Drains.restore(state.drains)
+            registry = Registry.restore(state.registry)
             applied(self.holder.current.policy, state.overrides)
         except (StateError, KeyError, TypeError, ValueError) as error:
             log.error("state.unusable", error=str(error), effect="starting from fresh signals")
             return
         self.memories, self.drains, self.overrides = memories, drains, dict(state.overrides)
+        self.registry = registry
         self.census.restore(state.proxies, self.now())
 
     def read_state(self) -> saved.SavedState:
@@ -159,6 +165,7 @@ class Engine:
     def stop(self) -> None:
         """End `run` gracefully."""
         self.stopping.set()
+        self.asked.set()
         self.poke()
 
     def poke(self) -> None:
@@ -186,7 +193,7 @@ class Engine:
     async def refresh_fleet(self, *, force: bool = False) -> None:
         """Merge the sources; when the fleet changed, follow it with scrapers, rows and facts."""
         before = self.sources.problems
-        fleet = self.sources.build(self.holder.current, self.fleet)
+        fleet = self.merged()
         unknown = [host for host in self.sources.hosts(fleet) if host not in self.sources.answers]
         if unknown:
             self.sources.learn(await lookup(unknown))
@@ -195,6 +202,11 @@ class Engine:
             for problem in self.sources.problems:
                 log.warning("fleet.problem", problem=str(problem))
         self.follow(applied(self.holder.current.policy, self.overrides), fleet, force=force)
+
+    def merged(self) -> Fleet:
+        """The fleet that all sources together say there is, with the addresses that are known."""
+        current = self.holder.current
+        return self.sources.build(current, self.fleet, self.registry.endpoints(current.policy))
 
     def follow(self, policy: Policy, fleet: Fleet, *, force: bool = False) -> None:
         """Make this policy and this fleet the ones in force, all at once."""
@@ -211,7 +223,9 @@ class Engine:
 
     async def resolve(self) -> None:
         """Ask for host names again and again."""
-        while not await happened(self.stopping, INTERVAL_S):
+        while not self.stopping.is_set():
+            await happened(self.asked, INTERVAL_S)
+            self.asked.clear()
             self.sources.learn(await lookup(self.sources.hosts(self.fleet)))
             self.follow(self.policy, self.sources.address(self.fleet))
 
@@ -254,6 +268,7 @@ class Engine:
         self.decisions = decisions
         self.memories = {name: decision.memory for name, decision in decisions.items()}
         self.publish()
+        actions.let_go(self)
 
     def decide_pools(self, view: SignalView, now: float) -> dict[str, PoolDecision]:
         """What follows from the view, pool by pool."""
@@ -282,51 +297,14 @@ class Engine:
             self.metrics.refused_snapshots.inc()
             log.error("snapshot.refused", error=str(error), effect="the last snapshot stays")
 
-    # -- strategies ----------------------------------------------------------------------------------------
-
-    def set_strategy(self, pools: Sequence[str], strategy: Strategy | None) -> None:
-        """Override the strategy of these pools, or clear their override. Raises UnknownPool."""
-        known = [pool.name for pool in self.policy.pools]
-        for name in pools:
-            if name not in known:
-                raise UnknownPool(f"no pool {name!r}; pools: {', '.join(known)}")
-        for name in pools or known:
-            self.overrides.pop(name, None)
-            if strategy is not None:
-                self.overrides[name] = strategy.model_dump(mode="python")
-        self.reporter.strategy(list(pools or known), strategy.name if strategy else None, self.now())
-        self.follow(applied(self.holder.current.policy, self.overrides), self.fleet, force=True)
-        self.decide()
-        self.save()
-
-    # -- drains -------------------------------------------------------------------------------------------
-
-    def drain(self, endpoint_id: str, *, deadline_s: float | None, reason: str, owner: str, force: bool) -> Drain:
-        """Take an endpoint out of service. Raises UnknownEndpoint or DrainRefused."""
-        decision = self.decision_of(endpoint_id)
-        pool = next(pool for pool in self.policy.pools if pool.name == decision.pool)
-        now = self.now()
-        limit_s = pool.drain.deadline if deadline_s is None else deadline_s
-        drain = Drain(endpoint_id, now, now + limit_s, reason, owner)
-        self.drains.start(drain, decision, force=force)
-        self.reporter.drain(drain)
-        self.decide()
-        self.save()
-        return drain
-
-    def undrain(self, endpoint_id: str) -> bool:
-        """Put an endpoint back to work; False when it was not draining. Raises UnknownEndpoint."""
-        if endpoint_id not in self.drains.by_id:
-            self.decision_of(endpoint_id)
-        undone = self.drains.undo(endpoint_id)
-        if undone:
-            self.reporter.undrain(endpoint_id, self.now())
-            self.decide()
-            self.save()
-        return undone
+    def require_ready(self) -> None:
+        """Raises NotReady before the first decision."""
+        if not self.decisions:
+            raise NotReady("waiting for the first signals; try again in a moment")
 
     def decision_of(self, endpoint_id: str) -> PoolDecision:
         """The decision that covers an endpoint. Raises UnknownEndpoint."""
+        self.require_ready()
         endpoint = self.fleet.by_id.get(endpoint_id)
         if endpoint is None or endpoint.pool not in self.decisions:
             known = ", ".join(sorted(self.fleet.by_id)[:20])
@@ -357,6 +335,7 @@ class Engine:
                 proxies=self.census.dump(),
                 policy_text=self.holder.text,
                 overrides=self.overrides,
+                registry=self.registry.dump(),
             )
         )
 

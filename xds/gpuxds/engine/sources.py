@@ -41,7 +41,7 @@ class Sources:
             for pattern in pool.file_sd.files
         )
 
-    def build(self, loaded: Loaded, previous: Fleet) -> Fleet:
+    def build(self, loaded: Loaded, previous: Fleet, registered: tuple[Endpoint, ...] = ()) -> Fleet:
         """Read the files again and merge everything; `previous` supplies addresses already resolved."""
         problems: list[Problem] = []
         read = {(pool.name, path) for pool in loaded.policy.pools for path in files_of(pool, loaded.base_dir)}
@@ -49,7 +49,7 @@ class Sources:
         for name, path in sorted(read):
             problems += self.read(pools[name], path, loaded.policy.gpu_models)
         self.files = {key: found for key, found in self.files.items() if key in read}
-        groups = [policy_endpoints(loaded.policy), *self.files.values()]
+        groups = [policy_endpoints(loaded.policy), *self.files.values(), registered]
         fleet, duplicates = merge(groups)
         self.problems = (*problems, *duplicates)
         return self.address(carry_addresses(fleet, previous))

@@ -32,6 +32,8 @@ class SavedState:
     """The last policy that was in force."""
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Pool -> strategy that was set while the server ran."""
+    registry: Mapping[str, Any] = field(default_factory=dict)
+    """Endpoints that were registered over the API."""
 
 
 def load(path: Path) -> SavedState | None:
@@ -46,7 +48,7 @@ def load(path: Path) -> SavedState | None:
         document = json.loads(text)
         if document["format"] != FORMAT:
             raise StateError(f"{path}: format {document['format']}, this gpuxds reads format {FORMAT}")
-        fields = ("saved_at", "pools", "drains", "proxies", "policy_text", "overrides")
+        fields = ("saved_at", "pools", "drains", "proxies", "policy_text", "overrides", "registry")
         return SavedState(**{name: document[name] for name in fields})
     except (ValueError, KeyError, TypeError) as error:
         aside = path.with_suffix(".unreadable")
@@ -64,6 +66,7 @@ def encode(state: SavedState) -> bytes:
         "proxies": state.proxies,
         "policy_text": state.policy_text,
         "overrides": state.overrides,
+        "registry": state.registry,
     }
     return json.dumps(document, separators=(",", ":")).encode()
 

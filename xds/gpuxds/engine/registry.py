@@ -1,0 +1,96 @@
+"""Endpoints registered over the API: kept over restarts, and drained before they go.
+
+They are described as a policy describes its own, so that nothing has to be learnt twice. What the policy or a file
+declares can only be changed there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpuxds.errors import Conflict, UnknownPool, UnusableEndpoint
+from gpuxds.fleet.endpoint import Endpoint, Fleet
+from gpuxds.policy.build import endpoint_of
+from gpuxds.policy.model import EndpointSpec, Policy
+
+SOURCE = "api"
+
+
+@dataclass(slots=True)
+class Registry:
+    """What was registered, and what of it is leaving."""
+
+    specs: dict[str, tuple[str, EndpointSpec]] = field(default_factory=dict)
+    """Id -> pool and description."""
+    leaving: set[str] = field(default_factory=set)
+    """Ids that go as soon as they are drained."""
+
+    def endpoints(self, policy: Policy) -> tuple[Endpoint, ...]:
+        """The registered endpoints of pools the policy has; those of other pools wait for theirs."""
+        pools = {pool.name for pool in policy.pools}
+        return tuple(described(policy, pool, spec) for pool, spec in self.specs.values() if pool in pools)
+
+    def register(self, policy: Policy, fleet: Fleet, pool: str, spec: EndpointSpec) -> None:
+        """Take an endpoint in. Raises UnknownPool, UnusableEndpoint, or Conflict when id or address is taken."""
+        if spec.id in fleet.by_id or spec.id in self.specs:
+            raise Conflict(f"there is an endpoint {spec.id!r} already; change it with PUT, or choose another id")
+        self.take(policy, fleet, pool, spec)
+
+    def change(self, policy: Policy, fleet: Fleet, endpoint_id: str, pool: str, spec: EndpointSpec) -> None:
+        """Describe a registered endpoint anew. Raises like `register`, and Conflict when it is not registered."""
+        self.require(fleet, endpoint_id)
+        if spec.id != endpoint_id:
+            raise Conflict(f"the id in the body is {spec.id!r}, the one in the path {endpoint_id!r}; an id stays")
+        self.take(policy, fleet, pool, spec)
+
+    def take(self, policy: Policy, fleet: Fleet, pool: str, spec: EndpointSpec) -> None:
+        """Check and keep."""
+        made = described(policy, pool, spec)
+        for other in fleet.pool(pool):
+            if (other.host, other.port) == (made.host, made.port) and other.id != spec.id:
+                raise Conflict(f"{spec.address} is the address of {other.id} in pool {pool} already")
+        self.specs[spec.id] = (pool, spec)
+        self.leaving.discard(spec.id)
+
+    def require(self, fleet: Fleet, endpoint_id: str) -> None:
+        """Raises Conflict for an endpoint that is declared elsewhere; unknown ones are the caller's to refuse."""
+        if endpoint_id not in self.specs:
+            source = fleet.by_id[endpoint_id].source
+            raise Conflict(f"{endpoint_id} is declared in {source}, not registered; change it there")
+
+    def forget(self, endpoint_ids: Iterable[str]) -> None:
+        """They are gone."""
+        for endpoint_id in endpoint_ids:
+            self.specs.pop(endpoint_id, None)
+            self.leaving.discard(endpoint_id)
+
+    def dump(self) -> dict[str, Any]:
+        """JSON-able."""
+        rows = [
+            {"pool": pool, "endpoint": spec.model_dump(mode="json"), "leaving": spec.id in self.leaving}
+            for pool, spec in self.specs.values()
+        ]
+        return {"endpoints": rows}
+
+    @classmethod
+    def restore(cls, document: Mapping[str, Any]) -> Registry:
+        """From `dump`. Raises pydantic's ValidationError or KeyError when it is something else."""
+        rows = document.get("endpoints", [])
+        specs = {row["endpoint"]["id"]: (row["pool"], EndpointSpec.model_validate(row["endpoint"])) for row in rows}
+        return cls(specs, {row["endpoint"]["id"] for row in rows if row["leaving"]})
+
+
+def described(policy: Policy, pool_name: str, spec: EndpointSpec) -> Endpoint:
+    """The endpoint a description means. Raises UnknownPool or UnusableEndpoint."""
+    pool = next((pool for pool in policy.pools if pool.name == pool_name), None)
+    if pool is None:
+        raise UnknownPool(f"no pool {pool_name!r}; pools: {', '.join(p.name for p in policy.pools)}")
+    try:
+        return endpoint_of(
+            pool, spec.id, spec.address, spec.gpu, spec.capacity, spec.metrics, spec.labels, spec.price_per_hour,
+            SOURCE, policy.gpu_models,
+        )  # fmt: skip
+    except ValueError as error:
+        raise UnusableEndpoint(str(error)) from error
