@@ -68,6 +68,8 @@ async def test_it_is_not_ready_before_the_first_decision(tmp_path: Path) -> None
         answer = await client.get("/readyz")
         assert answer.status == 503
         assert "waiting for the first signals" in await answer.text()
+        assert (await client.post(ENDPOINTS, json=NEW)).status == 503
+        assert (await client.get(f"{ENDPOINTS}/a")).status == 503
 
 
 async def test_metrics_are_a_page_prometheus_reads(tmp_path: Path) -> None:
