@@ -55,3 +55,15 @@ def test_an_empty_token_file_admits_nobody(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("\n")
     assert not TokenCheck(tmp_path / "token").admits([("authorization", "Bearer ")])
     assert not TokenCheck(tmp_path / "missing").admits([("authorization", "Bearer ")])
+
+
+@pytest.mark.parametrize("content", [b"", b"two words", b"\xff\xfe", b"a\nb"])
+def test_a_token_file_that_holds_something_else_is_refused_at_the_start(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "token").write_bytes(content)
+    with pytest.raises(EnvironmentProblem, match="one token"):
+        Credentials(token_file=tmp_path / "token").server_credentials()
+
+
+def test_files_that_are_no_certificate_are_named() -> None:
+    with pytest.raises(EnvironmentProblem, match=f"{HERE.name} and .* are not a certificate and its key"):
+        Credentials(HERE, HERE).server_credentials()

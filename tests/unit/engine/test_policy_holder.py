@@ -62,3 +62,21 @@ def test_an_unchanged_file_is_not_loaded_again(tmp_path: Path) -> None:
     held = holder(tmp_path / "p.yaml", GOOD)
     held.start("", 1.0)
     assert held.reload(2.0) is None
+
+
+def test_a_policy_that_trips_a_defect_of_ours_is_refused_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = holder(tmp_path / "p.yaml", GOOD)
+    held.start("", 1.0)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr("gpuxds.engine.policy.config", broken)
+    (tmp_path / "p.yaml").write_text(GOOD + "\n")
+    outcome = held.reload(2.0)
+    assert outcome is not None
+    assert not outcome.ok
+    assert "RuntimeError: two lines" in str(outcome.problems[0])
+    assert held.current.policy.pools[0].name == "p"

@@ -49,3 +49,19 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match="cannot be written"):
         save(tmp_path / "file" / "state.json", b"{}")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe\x00garbage",
+        b'{"format":1,"saved_at":"x","pools":{},"drains":[],"proxies":{},"policy_text":"","overrides":{},"registry":{},"answers":{}}',
+        b'{"format":1,"saved_at":1,"pools":{},"drains":[],"proxies":[1],"policy_text":"","overrides":{},"registry":{},"answers":{}}',
+    ],
+)  # fmt: skip
+def test_no_content_of_the_state_file_is_an_obstacle_to_starting(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "state.json"
+    path.write_bytes(content)
+    with pytest.raises(StateError, match="set aside"):
+        load(path)
+    assert load(path) is None

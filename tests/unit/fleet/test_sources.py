@@ -113,3 +113,15 @@ def test_a_target_with_a_wrong_label_is_left_out_and_reported_and_the_others_sta
     assert {e.host for e in fleet.endpoints} == {"10.0.0.1", "10.0.0.3"}
     assert len(sources.problems) == 2
     assert "capacity is 'many'" in str(sources.problems[0])
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x00\x00\x00", b"\xff\xfe", b"- targets: ['a:1']\n  labels: {gpu_count: '100'}\n"]
+)
+def test_no_content_of_a_file_ends_the_server(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "one.yaml").write_bytes(content)
+    sources = Sources()
+    assert set(sources.build(policy_with_files(tmp_path), Fleet()).by_id) == {"own"}
+    assert len(sources.problems) == 1
+    assert "\n" not in str(sources.problems[0])

@@ -173,3 +173,51 @@ def test_the_default_policy_and_every_example_are_good() -> None:
     assert len(files) > 3
     for file in files:
         assert load(file).warnings == (), file
+
+
+REFUSED = [
+    ("    endpoints:", "    timeouts: {connect: 0s}\n    endpoints:", "timeouts.connect: must be longer than 0s"),
+    ("    endpoints:", "    timeouts: {idle: 99999999999h}\n    endpoints:", "longer than 30 days"),
+    ("    endpoints:", "    outlier_detection: {base_ejection_time: 0s}\n    endpoints:", "must be longer than 0s"),
+    ("    endpoints:", "    match: {prefix: /a, rewrite: /}\n    endpoints:", "must both end with / or both not"),
+    ("    endpoints:", "    strategy: 5\n    endpoints:", "must be a name or a mapping"),
+    ("version: 1", "version: '1'", "write 1 without quotes"),
+    ("version: 1", "version: 1\nlistener: {address: my.host}", "not an IP address"),
+    ("gpu: {model: L4}", "gpu: {model: L4}\n        metrics: {gpu: 'http://[bad'}", "is not a URL"),
+    ("gpu: {model: L4}", "gpu: {model: L4}\n        capacity: 99999999999999999999", "must be at most 1e+06"),
+    ("10.0.0.2:8000", "10.0.0.1:08000", "is the address of pools[0].endpoints[0] too"),
+    ("version: 1", "version: 1\nnode_groups: [{name: q, cluster: a, pools: [chat]}, {name: q, cluster: b, pools: [chat]}]", "is the name of node_groups[0] too"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), REFUSED, ids=[case[2] for case in REFUSED])
+def test_what_envoy_or_the_server_could_not_live_with_is_refused_here(old: str, new: str, expected: str) -> None:
+    assert expected in "\n".join(problems(GOOD.replace(old, new)))
+
+
+def test_a_value_inherited_through_a_merge_key_is_placed_at_its_mapping() -> None:
+    text = """version: 1
+pools:
+  - name: chat
+    endpoints:
+      - &a {id: a, address: '10.0.0.1:80', gpu: {model: L4}, capacity: 0}
+      - {<<: *a, id: b, address: '10.0.0.2:80'}
+"""
+    assert [line.split(": ")[0] for line in problems(text)] == ["p.yaml:5:72", "p.yaml:6:9"]
+
+
+def test_a_nul_byte_is_told_in_one_line() -> None:
+    (found,) = problems("version: 1\x00\n")
+    assert "\n" not in found
+
+
+def test_ipv6_addresses_written_differently_are_the_same() -> None:
+    text = GOOD.replace("10.0.0.1:8000", "'[::1]:8000'").replace("10.0.0.2:8000", "'[0:0:0:0:0:0:0:1]:8000'")
+    assert "is the address of pools[0].endpoints[0] too" in problems(text)[0]
+
+
+def test_files_are_relative_to_the_policy_not_to_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(GOOD + "signals: {engine: {ca_file: ca.pem, bearer_token_file: /abs/token}}\n")
+    engine = load(tmp_path / "p.yaml").policy.signals.engine
+    assert engine.ca_file == str(tmp_path / "ca.pem")
+    assert engine.bearer_token_file == "/abs/token"

@@ -142,3 +142,30 @@ async def test_the_bearer_token_is_read_anew_for_each_page(tmp_path: Path) -> No
         await until(lambda: engine.token == "Bearer one", 5, "the token is sent")
         token.write_text("two\n")
         await until(lambda: engine.token == "Bearer two", 5, "the new token is sent")
+
+
+@pytest.mark.parametrize("content", [b"a\nb", b"\xff\xfe", b""])
+async def test_a_token_file_that_holds_no_token_is_a_failed_scrape_and_mends_itself(
+    tmp_path: Path, content: bytes
+) -> None:
+    token = tmp_path / "token"
+    token.write_bytes(content)
+    async with scraping(f", bearer_token_file: '{token}'") as (_, store, _runner):
+        await until(lambda: value(store, Signal.SCRAPE_FAILURES) >= 2, 5, "scrapes fail")
+        token.write_text("good\n")
+        await until(lambda: value(store, Signal.RUNNING) > 0, 5, "pages are read again")
+
+
+@pytest.mark.real("openssl")
+async def test_a_ca_file_that_comes_later_is_used_then_and_death_is_seen_meanwhile(tmp_path: Path) -> None:
+    make_certificates(tmp_path, "one")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "one-cert.pem", tmp_path / "one-key.pem")
+    async with scraping(f", ca_file: '{tmp_path / 'later.pem'}'", tls=context) as (_, store, runner):
+        await until(lambda: value(store, Signal.SCRAPE_FAILURES) >= 2, 5, "scrapes fail")
+        assert not value(store, Signal.PROBE_TIMEOUTS) >= 1, "our own blindness was held against the server"
+        (tmp_path / "one-ca.pem").rename(tmp_path / "later.pem")
+        await until(lambda: value(store, Signal.RUNNING) > 0, 5, "pages are read")
+        (tmp_path / "later.pem").unlink()
+        await runner.cleanup()
+        await until(lambda: value(store, Signal.PROBE_REFUSALS) >= 1, 5, "the closed port is seen")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gpuxds.cli.addresses import ADMIN_ADDRESS, XDS_ADDRESS, split_address
+from gpuxds.discovery.credentials import read_secret
 from gpuxds.errors import EnvironmentProblem
 from gpuxds.snapshot.bootstrap import BootstrapOptions, render, sds_files
 
@@ -36,6 +37,8 @@ def bootstrap(
     token_file: Annotated[Path | None, typer.Option(help="Bearer token to send; written into the output.")] = None,
 ) -> None:
     """Print an Envoy bootstrap that is right for this control plane."""
+    if not node.strip():
+        raise EnvironmentProblem("--node is empty; a proxy's id must be unique, for example its host name")
     if (cert is None) != (key is None) or (cert is not None and ca is None):
         raise EnvironmentProblem("mutual TLS needs --ca, --cert and --key together")
     if sds_dir is not None and ca is None:
@@ -79,6 +82,6 @@ def read_token(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return read_secret(path)
     except OSError as error:
         raise EnvironmentProblem(f"{path}: {error.strerror}") from error

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from gpuxds.engine.policy import usable
 from gpuxds.errors import PolicyError
-from gpuxds.policy.loader import Loaded, load
+from gpuxds.policy.loader import Loaded
 from gpuxds.policy.schema import json_schema
 
 
@@ -31,7 +32,7 @@ def check(
 def check_one(file: Path) -> bool:
     """Print what is wrong with a file, or what it says; whether it can be used."""
     try:
-        loaded = load(file)
+        loaded = usable(file)
     except PolicyError as error:
         for problem in error.problems:
             typer.echo(str(problem))

@@ -68,7 +68,9 @@ async def checked(response: aiohttp.ClientResponse, path: str) -> dict[str, Any]
     """The answer. Raises EnvironmentProblem with the server's own sentence."""
     answer: dict[str, Any] = json.loads(await response.text() or "{}")
     if response.status >= 400:
-        raise EnvironmentProblem(str(answer.get("detail") or f"{path}: HTTP {response.status}"))
+        detail = str(answer.get("detail") or f"{path}: HTTP {response.status}")
+        hint = "; gpuxds commands send the one in $GPUXDS_API_KEY" if response.status == 401 else ""
+        raise EnvironmentProblem(detail + hint)
     return answer
 
 

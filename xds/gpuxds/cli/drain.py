@@ -41,7 +41,7 @@ def drain(
 
 def follow(admin: str, path: str) -> None:
     """Show progress until the endpoint is out, or somebody put it back."""
-    console = Console()
+    console = Console(highlight=False, markup=False)
     with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
         while True:
             row = call(admin, path)
@@ -60,6 +60,8 @@ def progress(row: dict[str, Any]) -> str:
     in_flight = "in flight unknown" if running is None else f"{running + (waiting or 0):.0f} in flight"
     if row["drain"] is None:
         return in_flight
+    if not row["in_eds"]:
+        return f"{in_flight}, out of service"
     left_s = max(0.0, row["drain"]["deadline_at"] - time.time())
     return f"{in_flight}, leaves in {left_s:.0f} s at the latest"
 

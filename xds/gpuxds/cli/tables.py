@@ -8,13 +8,14 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+SHOWN_CHARS = 110
 COLOURS = {"serving": "green", "warming": "cyan", "suspect": "yellow", "draining": "blue", "drained": "dim"}
 
 
 def console() -> Console:
     """Standard output; as wide as the terminal, and wide enough for whole rows when piped."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=200)
+    found = Console(highlight=False, markup=False)
+    return found if found.is_terminal else Console(highlight=False, markup=False, width=200)
 
 
 def health_text(health: str) -> Text:
@@ -83,9 +84,15 @@ def proxies_table(answer: dict[str, Any]) -> RenderableType:
                 kind["sent_version"][:12],
                 kind["acked_version"][:12],
                 Text("yes", "green") if kind["in_sync"] else Text("no", "yellow"),
-                Text(kind["nack_message"] or "", "red"),
+                Text(told(kind["nack_message"]), "red"),
             )
     return table
+
+
+def told(message: str) -> str:
+    """A rejection in one line: Envoy repeats the whole resource before or after the reason; --json has it all."""
+    line = " ".join(message.split())
+    return line if len(line) <= 2 * SHOWN_CHARS else f"{line[:SHOWN_CHARS]} … {line[-SHOWN_CHARS:]}"
 
 
 def explanation(answer: dict[str, Any]) -> RenderableType:

@@ -74,7 +74,7 @@ def cells(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[Text | str]:
     kv, ttft = signals["kv_usage"], signals["ttft_s"]
     return [
         Text(row["id"], "bold"),
-        row["pool"],
+        Text(row["pool"]),
         health_text(row["health"]),
         number(row["weight"]) if serves(row) else "–",
         number(100 * share_of(row, rows), ".0f", " %"),
@@ -83,7 +83,7 @@ def cells(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[Text | str]:
         number(None if kv is None else 100 * kv, ".0f", " %"),
         number(None if ttft is None else 1000 * ttft, ".0f", " ms"),
         age(row["load_age_s"]),
-        row["reason"],
+        Text(row["reason"]),
     ]
 
 
@@ -213,18 +213,18 @@ class Top(App[None]):
         chosen = self.chosen()
         if self.sure != chosen:
             self.sure = chosen
-            self.notify(f"press d again to drain {chosen}")
+            self.notify(f"press d again to drain {chosen}", markup=False)
             return
         self.sure = ""
         if await self.told(f"/api/v1/endpoints/{quote(chosen, safe='')}/drain", {"reason": "from top"}):
-            self.notify(f"{chosen}: draining")
+            self.notify(f"{chosen}: draining", markup=False)
         await self.look()
 
     async def action_undrain(self) -> None:
         """Put the chosen endpoint back to work."""
         chosen = self.chosen()
         if await self.told(f"/api/v1/endpoints/{quote(chosen, safe='')}/undrain", {}):
-            self.notify(f"{chosen}: back in service")
+            self.notify(f"{chosen}: back in service", markup=False)
         await self.look()
 
     async def told(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
@@ -232,5 +232,5 @@ class Top(App[None]):
         try:
             return await self.ask(self.admin, path, body)
         except GpuxdsError as error:
-            self.notify(str(error), severity="error")
+            self.notify(str(error), severity="error", markup=False)
             return None

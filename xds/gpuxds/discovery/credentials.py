@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,9 +41,13 @@ class Credentials:
         return self.tls_client_ca is None and self.token_file is None
 
     def server_credentials(self) -> grpc.ServerCredentials | None:
-        """What grpc.aio listens with; None for plain text."""
-        if self.tls_cert is None:
+        """What grpc.aio listens with; None for plain text. Raises EnvironmentProblem for unusable files."""
+        if self.token_file is not None:
+            read_secret(self.token_file)
+        if self.tls_cert is None or self.tls_key is None:
             return None
+        self.configuration()
+        check_pair(self.tls_cert, self.tls_key)
         stamps = self.stamps()
 
         def renew() -> grpc.ServerCertificateConfiguration | None:
@@ -79,6 +84,22 @@ class Credentials:
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=ca)
 
 
+def check_pair(cert: Path, key: Path) -> None:
+    """Raises EnvironmentProblem when these are not a certificate and its key."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
+    except OSError as error:  # ssl.SSLError is one
+        raise EnvironmentProblem(f"{cert} and {key} are not a certificate and its key: {error}") from error
+
+
+def read_secret(path: Path) -> str:
+    """The one token in a file. Raises OSError, or EnvironmentProblem when the file holds something else."""
+    token = path.read_bytes().decode("ascii", "replace").strip()
+    if not token or " " in token or not token.isprintable() or "\N{REPLACEMENT CHARACTER}" in token:
+        raise EnvironmentProblem(f"{path}: must hold one token of printable characters")
+    return token
+
+
 @dataclass(slots=True)
 class TokenCheck:
     """Compares what clients send with the content of a file."""
@@ -94,8 +115,8 @@ class TokenCheck:
         try:
             stamp = self.file.stat().st_mtime_ns
             if stamp != self.seen[0]:
-                self.seen = (stamp, self.file.read_text(encoding="utf-8").strip())
-        except OSError:
+                self.seen = (stamp, read_secret(self.file))
+        except (OSError, EnvironmentProblem):
             if not self.seen[1]:
                 return False
         given = next((str(value) for key, value in metadata if key == "authorization"), "")

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,8 @@ class Engine:
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     """A host name came that nobody has looked up yet."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    disk: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "state"))
+    """Writes the state; of its own, so that nothing else can keep it waiting."""
     events: EventLog = field(init=False)
     reporter: Reporter = field(init=False)
 
@@ -136,6 +140,7 @@ class Engine:
             log.error("state.unusable", error=str(error), effect="starting from fresh signals")
             return
         self.memories, self.drains, self.overrides = memories, drains, dict(state.overrides)
+        self.sources.learn({host: tuple(found) for host, found in state.answers.items()})
         self.registry = registry
         self.census.restore(state.proxies, self.now())
 
@@ -154,13 +159,23 @@ class Engine:
         """Serve until `stop`. Feeders and the loop run in one task group: a defect in one ends all."""
         try:
             async with self.scraper, asyncio.TaskGroup() as tasks:
-                await self.refresh_fleet(force=True)
+                self.refresh_fleet(force=True)
                 tasks.create_task(self.watch())
                 tasks.create_task(self.resolve())
                 tasks.create_task(self.save_regularly())
                 tasks.create_task(self.decide_regularly())
         finally:
+            self.disk.shutdown()
             self.save()
+
+    @contextmanager
+    def contained(self, where: str) -> Iterator[None]:
+        """A defect of ours is told and counted, and what was in force stays: fail-static holds for us too."""
+        try:
+            yield
+        except Exception:
+            self.metrics.defects.labels(where).inc()
+            log.exception("defect", where=where, effect="what was in force stays")
 
     def stop(self) -> None:
         """End `run` gracefully."""
@@ -179,25 +194,24 @@ class Engine:
         while not self.stopping.is_set():
             paths = (self.holder.path, *self.sources.patterns(self.holder.current))
             async for _ in changes(paths, self.stopping):
-                await self.reload()
+                with self.contained("reload"):
+                    self.reload()
                 if paths[1:] != self.sources.patterns(self.holder.current):
                     break
 
-    async def reload(self) -> None:
+    def reload(self) -> None:
         """Take over whatever the files say now."""
         outcome = self.holder.reload(self.now())
         if outcome is not None:
             self.reporter.reload(self.holder.path, outcome)
-        await self.refresh_fleet(force=outcome is not None and outcome.ok)
+        self.refresh_fleet(force=outcome is not None and outcome.ok)
 
-    async def refresh_fleet(self, *, force: bool = False) -> None:
+    def refresh_fleet(self, *, force: bool = False) -> None:
         """Merge the sources; when the fleet changed, follow it with scrapers, rows and facts."""
         before = self.sources.problems
         fleet = self.merged()
-        unknown = [host for host in self.sources.hosts(fleet) if host not in self.sources.answers]
-        if unknown:
-            self.sources.learn(await lookup(unknown))
-            fleet = self.sources.address(fleet)
+        if self.sources.unknown(fleet):
+            self.asked.set()
         if self.sources.problems != before:
             for problem in self.sources.problems:
                 log.warning("fleet.problem", problem=str(problem))
@@ -250,14 +264,16 @@ class Engine:
             if await happened(self.poked, TICK_S if self.ready else UNREADY_TICK_S):
                 await asyncio.sleep(POKE_SPACING_S)
                 self.poked.clear()
-            self.decide()
+            with self.contained("decide"):
+                self.decide()
 
     def decide(self) -> None:
         """One decision over all pools, published when it differs."""
         now = self.now()
         view = self.store.view(tuple(endpoint.id for endpoint in self.fleet.endpoints), now)
         if not self.ready:
-            self.ready = now - self.started_at >= self.settings.grace_s or everyone_heard(view)
+            heard = everyone_heard(view) and not self.sources.unknown(self.fleet)
+            self.ready = heard or now - self.started_at >= self.settings.grace_s
             if not self.ready:
                 return
             log.info("ready", after_s=round(now - self.started_at, 2), endpoints=len(view.ids))
@@ -318,7 +334,7 @@ class Engine:
         while not await happened(self.stopping, SAVE_EVERY_S):
             if self.ready:
                 content = self.encoded_state()
-                await asyncio.to_thread(self.write, content)
+                await asyncio.get_running_loop().run_in_executor(self.disk, self.write, content)
 
     def save(self) -> None:
         """Save now."""
@@ -336,6 +352,7 @@ class Engine:
                 policy_text=self.holder.text,
                 overrides=self.overrides,
                 registry=self.registry.dump(),
+                answers={host: list(found) for host, found in self.sources.answers.items()},
             )
         )
 

@@ -40,6 +40,9 @@ class Metrics:
         self.refused_snapshots = Counter(
             "gpuxds_snapshots_refused", "Snapshots that contradicted themselves.", registry=registry
         )
+        self.defects = Counter(
+            "gpuxds_defects", "Times a defect of gpuxds was contained; report it.", ["where"], registry=registry
+        )
         self.stalled = Counter(
             "gpuxds_xds_stalled_streams", "Streams closed since the proxy took or acknowledged nothing.",
             registry=registry,

@@ -13,6 +13,7 @@ from pathlib import Path
 from gpuxds.errors import PolicyError, Problem
 from gpuxds.policy.diff import changes
 from gpuxds.policy.loader import Loaded, load, load_text
+from gpuxds.snapshot.resources import config
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,22 @@ class Reload:
     problems: tuple[Problem, ...]
     """Errors that kept the file out, or warnings of the file that is in."""
     ok: bool
+
+
+def usable(path: Path) -> Loaded:
+    """A policy that also becomes Envoy's configuration. Raises PolicyError, whatever it is that stands in the way.
+
+    A policy that trips a defect of ours must not end a server that has a good one, so everything is caught.
+    """
+    try:
+        loaded = load(path)
+        config(loaded.policy, None, {})
+    except PolicyError:
+        raise
+    except Exception as error:
+        what = f"cannot be used ({type(error).__name__}: {' '.join(str(error).split())}); please report this"
+        raise PolicyError((Problem(str(path), 0, 0, "", what),)) from error
+    return loaded
 
 
 class PolicyHolder:
@@ -60,7 +77,7 @@ class PolicyHolder:
             return None
         self.tried = text
         try:
-            loaded = load(self.path)
+            loaded = usable(self.path)
         except PolicyError as error:
             self.failures += 1
             self.last = Reload(now, (), error.problems, ok=False)

@@ -30,6 +30,8 @@ class Sources:
     """(pool, path) -> endpoints of that file_sd file."""
     answers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Host name -> addresses of the last lookup that succeeded."""
+    failed: set[str] = field(default_factory=set)
+    """Host names whose lookup has failed; asked again on the timer like all others."""
     problems: tuple[Problem, ...] = ()
 
     def patterns(self, loaded: Loaded) -> tuple[Path, ...]:
@@ -68,9 +70,14 @@ class Sources:
         """Host names that need a lookup."""
         return sorted({e.host for e in fleet.endpoints if not is_address(e.host)})
 
+    def unknown(self, fleet: Fleet) -> list[str]:
+        """Host names that were never looked up with success nor in vain."""
+        return [host for host in self.hosts(fleet) if host not in self.answers and host not in self.failed]
+
     def learn(self, answers: Mapping[str, tuple[str, ...]]) -> None:
-        """Keep the lookups that succeeded."""
+        """Keep the lookups that succeeded, and remember which did not."""
         self.answers.update({host: found for host, found in answers.items() if found})
+        self.failed |= {host for host, found in answers.items() if not found}
 
     def address(self, fleet: Fleet) -> Fleet:
         """The fleet with every address that is known."""

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from gpuxds.errors import StateError
 
 FORMAT = 1
@@ -34,26 +36,32 @@ class SavedState:
     """Pool -> strategy that was set while the server ran."""
     registry: Mapping[str, Any] = field(default_factory=dict)
     """Endpoints that were registered over the API."""
+    answers: Mapping[str, list[str]] = field(default_factory=dict)
+    """Host name -> addresses of the last lookup that succeeded."""
+
+
+ADAPTER = TypeAdapter(SavedState)
 
 
 def load(path: Path) -> SavedState | None:
     """The saved state; None when there is none. Raises StateError when it cannot be used."""
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise StateError(f"{path}: cannot be read: {error.strerror}") from error
     try:
-        document = json.loads(text)
+        document = json.loads(content)
         if document["format"] != FORMAT:
             raise StateError(f"{path}: format {document['format']}, this gpuxds reads format {FORMAT}")
-        fields = ("saved_at", "pools", "drains", "proxies", "policy_text", "overrides", "registry")
-        return SavedState(**{name: document[name] for name in fields})
+        fields = ("saved_at", "pools", "drains", "proxies", "policy_text", "overrides", "registry", "answers")
+        return ADAPTER.validate_python({name: document[name] for name in fields})
     except (ValueError, KeyError, TypeError) as error:
         aside = path.with_suffix(".unreadable")
         path.replace(aside)
-        raise StateError(f"{path}: not a state file ({error!r}); set aside as {aside.name}") from error
+        why = " ".join(str(error).split())
+        raise StateError(f"{path}: not a state file ({why}); set aside as {aside.name}") from error
 
 
 def encode(state: SavedState) -> bytes:
@@ -67,6 +75,7 @@ def encode(state: SavedState) -> bytes:
         "policy_text": state.policy_text,
         "overrides": state.overrides,
         "registry": state.registry,
+        "answers": state.answers,
     }
     return json.dumps(document, separators=(",", ":")).encode()
 

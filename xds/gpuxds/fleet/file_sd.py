@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from gpuxds.errors import FleetError
 
@@ -33,6 +33,8 @@ def parse(text: str, file: str) -> tuple[TargetGroup, ...]:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise FleetError(f"{file}:{line}: neither JSON nor YAML: {error.problem}") from error
+    except YAMLError as error:
+        raise FleetError(f"{file}:1: neither JSON nor YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, CommentedSeq):
         raise FleetError(f"{file}:1: expected a list of target groups, each with targets and labels")
     return tuple(group(entry, file, document.lc.item(index)[0] + 1) for index, entry in enumerate(document))

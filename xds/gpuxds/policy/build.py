@@ -32,7 +32,7 @@ def split_address(address: str) -> tuple[str, int]:
         raise ValueError(f"{address!r} is ambiguous; write IPv6 addresses in brackets, for example [::1]:8000")
     if not host or any(character.isspace() or character == "/" for character in host):
         raise ValueError(f"{address!r} is not an address; write host:port without a scheme or path")
-    return host, int(port)
+    return host.lower(), int(port)
 
 
 def is_ip(host: str) -> bool:
@@ -122,6 +122,8 @@ def endpoint_of_target(
     inherited = default.gpu if default and default.gpu and "gpu_model" not in labels else None
     memory_gb = number(labels, "gpu_memory_gb") or (inherited.memory_gb if inherited else None)
     count = number(labels, "gpu_count") or (inherited.count if inherited else 1)
+    if count != int(count) or count > 64:
+        raise ValueError(f"label gpu_count is {labels['gpu_count']!r}; it must be a whole number from 1 to 64")
     capacity = number(labels, "capacity") or (default.capacity if default else None)
     metrics = MetricsSpec(
         engine=labels.get("metrics_url"), gpu=labels.get("gpu_metrics_url"), health=labels.get("health_url")

@@ -7,6 +7,7 @@ about. A memory size that contradicts its GPU model is an error, because tiers a
 from __future__ import annotations
 
 import difflib
+import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -59,17 +60,28 @@ def pools_have_endpoints(policy: Policy) -> Iterator[Finding]:
 def endpoints_are_distinct(policy: Policy) -> Iterator[Finding]:
     """Ids are unique everywhere, addresses within a pool."""
     ids: dict[str, Path] = {}
-    addresses: dict[str, tuple[str, Path]] = {}
+    addresses: dict[tuple[str, tuple[str, int] | str], Path] = {}
+    elsewhere: dict[tuple[str, int] | str, str] = {}
     for path, pool, endpoint in stated(policy):
         first = ids.setdefault(endpoint.id, path)
         if first != path:
             yield Finding((*path, "id"), f"{endpoint.id!r} is the id of {dotted(first)} too; ids are unique")
-        owner, other = addresses.setdefault(endpoint.address, (pool.name, path))
-        if other != path and owner == pool.name:
+        place = place_of(endpoint.address)
+        other = addresses.setdefault((pool.name, place), path)
+        owner = elsewhere.setdefault(place, pool.name)
+        if other != path:
             yield Finding((*path, "address"), f"{endpoint.address!r} is the address of {dotted(other)} too")
-        elif other != path:
+        elif owner != pool.name:
             text = f"{endpoint.address!r} is also in pool {owner!r}; each pool counts its load for itself"
             yield Finding((*path, "address"), text, "warning")
+
+
+def place_of(address: str) -> tuple[str, int] | str:
+    """Host and port, however the address is written; the text of one that cannot be used."""
+    try:
+        return split_address(address)
+    except ValueError:
+        return address
 
 
 def addresses_are_usable(policy: Policy) -> Iterator[Finding]:
@@ -81,9 +93,36 @@ def addresses_are_usable(policy: Policy) -> Iterator[Finding]:
             yield Finding((*path, "address"), str(error))
         for name in ("engine", "gpu", "health"):
             url = getattr(endpoint.metrics, name)
-            if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc):
+            if url is not None and not is_url(url):
                 text = f"{url!r} is not a URL; write http://host:port/path"
                 yield Finding((*path, "metrics", name), text)
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is an address of a page."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def envoy_takes_it(policy: Policy) -> Iterator[Finding]:
+    """What Envoy would reject although every field by itself is fine."""
+    try:
+        ipaddress.ip_address(policy.listener.address)
+    except ValueError:
+        text = f"{policy.listener.address!r} is not an IP address; Envoy's listener binds addresses, not names"
+        yield Finding(("listener", "address"), text)
+    for index, pool in enumerate(policy.pools):
+        if pool.timeouts.connect <= 0:
+            yield Finding(("pools", index, "timeouts", "connect"), "must be longer than 0s")
+        if pool.outlier_detection.base_ejection_time <= 0:
+            yield Finding(("pools", index, "outlier_detection", "base_ejection_time"), "must be longer than 0s")
+        rewrite = pool.match.rewrite
+        if rewrite is not None and rewrite.endswith("/") != pool.match.prefix.endswith("/"):
+            text = f"prefix {pool.match.prefix!r} and rewrite {rewrite!r} must both end with / or both not"
+            yield Finding(("pools", index, "match", "rewrite"), text)
 
 
 def gpus_are_known(policy: Policy) -> Iterator[Finding]:
@@ -153,7 +192,11 @@ def signals_make_sense(policy: Policy) -> Iterator[Finding]:
 def groups_name_pools(policy: Policy) -> Iterator[Finding]:
     """Node groups select something and refer to pools that exist."""
     names = {pool.name for pool in policy.pools}
+    first: dict[str, int] = {}
     for index, group in enumerate(policy.node_groups):
+        if first.setdefault(group.name, index) != index:
+            text = f"{group.name!r} is the name of node_groups[{first[group.name]}] too"
+            yield Finding(("node_groups", index, "name"), text)
         if group.cluster is None and not group.metadata:
             text = f"group {group.name!r} selects no proxy; give cluster or metadata"
             yield Finding(("node_groups", index), text)
@@ -178,6 +221,7 @@ CHECKS: tuple[Callable[[Policy], Iterator[Finding]], ...] = (
     pools_have_endpoints,
     endpoints_are_distinct,
     addresses_are_usable,
+    envoy_takes_it,
     gpus_are_known,
     hashes_have_a_key,
     signals_make_sense,

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from gpuxds.errors import PolicyError, Problem
 from gpuxds.policy.checks import findings
-from gpuxds.policy.model import Policy
+from gpuxds.policy.model import EngineSignals, Policy
 from gpuxds.policy.positions import dotted, place, plain, read
 from gpuxds.policy.wording import sentence, without_tags
 
@@ -61,5 +61,18 @@ def load_text(text: str, file: str) -> Loaded:
     found.sort(key=lambda problem: (problem.line, problem.column))
     if any(problem.severity == "error" for problem in found):
         raise PolicyError(tuple(found))
+    base_dir = Path(file).absolute().parent
     digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-    return Loaded(policy, tuple(found), digest, Path(file).absolute().parent)
+    return Loaded(with_paths(policy, base_dir), tuple(found), digest, base_dir)
+
+
+def with_paths(policy: Policy, base_dir: Path) -> Policy:
+    """The policy with its files relative to where it stands, not to where the server was started."""
+
+    def placed(section: EngineSignals) -> EngineSignals:
+        files = {name: getattr(section, name) for name in ("ca_file", "bearer_token_file")}
+        return section.model_copy(update={name: str(base_dir / path) for name, path in files.items() if path})
+
+    signals = policy.signals
+    moved = {"engine": placed(signals.engine), "gpu": placed(signals.gpu)}
+    return policy.model_copy(update={"signals": signals.model_copy(update=moved)})

@@ -60,7 +60,7 @@ class EndpointSpec(Model):
     """`host:port` that Envoy sends requests to; `[::1]:8000` for IPv6; host names are resolved."""
     gpu: GpuSpec
     """The hardware; its speed and memory decide the weight it starts from."""
-    capacity: int | None = Field(None, gt=0)
+    capacity: int | None = Field(None, gt=0, le=1_000_000)
     """Requests it can run at once (vLLM: max_num_seqs, or what the KV cache allows). Default: derived from
     the GPU model."""
     price_per_hour: float | None = Field(None, ge=0)
@@ -79,7 +79,7 @@ class FileSdSpec(Model):
     """Paths or globs, relative to the policy file."""
     gpu: GpuSpec | None = None
     """Hardware of targets that do not say theirs with the labels `gpu_model`, `gpu_memory_gb`, `gpu_count`."""
-    capacity: int | None = Field(None, gt=0)
+    capacity: int | None = Field(None, gt=0, le=1_000_000)
     """Capacity of targets that do not say theirs with the label `capacity`."""
 
 
@@ -88,6 +88,9 @@ class MatchSpec(Model):
 
     prefix: str = Field("/", pattern=r"^/")
     """Path prefix; the longest prefix among the pools wins."""
+    rewrite: str | None = Field(None, pattern=r"^/")
+    """What the endpoints see in place of the prefix, for example `/` for the prefix `/small/`. Default: requests
+    arrive as they were sent."""
 
 
 class DrainSpec(Model):

@@ -28,7 +28,8 @@ def read(text: str, file: str) -> CommentedMap:
         what = " ".join(str(error.problem or error.context).split())
         raise PolicyError((Problem(file, line, column, "", f"not YAML: {what}"),)) from error
     except YAMLError as error:
-        raise PolicyError((Problem(file, 0, 0, "", f"not YAML: {error}"),)) from error
+        what = " ".join(str(error).split())
+        raise PolicyError((Problem(file, 1, 1, "", f"not YAML: {what}"),)) from error
     if document is None:
         raise PolicyError((Problem(file, 1, 1, "", "the file is empty; it needs `version: 1` and `pools`"),))
     if not isinstance(document, CommentedMap):
@@ -56,6 +57,9 @@ def place(document: CommentedMap, path: Sequence[str | int], *, key: bool = Fals
     for position, part in enumerate(path):
         last = position == len(path) - 1
         if isinstance(node, CommentedMap) and part in node:
+            if part not in node.lc.data:  # inherited through a merge key: the mapping itself is the nearest place
+                node = node[part]
+                continue
             line, column = node.lc.key(part) if key and last else node.lc.value(part)
             if not last and isinstance(node[part], CommentedMap | CommentedSeq):
                 line, column = node.lc.key(part)

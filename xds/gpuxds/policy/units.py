@@ -8,13 +8,17 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+LONGEST_S = 30 * 86_400.0
 PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
 
 
 def parse_duration(value: object) -> float:
     """Seconds in a duration. Raises ValueError with what is allowed."""
     if isinstance(value, str) and (match := PATTERN.fullmatch(value.strip())):
-        return float(match[1]) * UNITS_S[match[2]]
+        seconds = float(match[1]) * UNITS_S[match[2]]
+        if seconds <= LONGEST_S:
+            return seconds
+        raise ValueError(f"{value!r} is longer than 30 days")
     raise ValueError(f"{value!r} is not a duration; write a number with a unit: 500ms, 5s, 5m, 1h")
 
 

@@ -24,6 +24,7 @@ EXPECTED: Mapping[str, str] = {
     "list_type": "must be a list",
     "dict_type": "must be a mapping",
     "model_type": "must be a mapping",
+    "model_attributes_type": "must be a name or a mapping with `name`",
     "finite_number": "must be a finite number",
     "string_pattern_mismatch": "must match {pattern}",
     "greater_than": "must be greater than {gt:g}",
@@ -40,7 +41,7 @@ def without_tags(location: tuple[str | int, ...]) -> Path:
     """The path in the file: pydantic puts the strategy's name into the location, the file does not have it."""
     parts: list[str | int] = []
     for part in location:
-        if parts and parts[-1] == "strategy" and part in NAMES:
+        if (parts and parts[-1] == "strategy" and part in NAMES) or part == "[key]":
             continue
         parts.append(part)
     return tuple(parts)
@@ -59,6 +60,8 @@ def sentence(error: ErrorDetails, root: type[BaseModel]) -> str:
         name = found.get("name", "") if isinstance(found, Mapping) else found
         return unknown("no such strategy:", str(name), NAMES)
     if kind == "literal_error":
+        if repr(found) != str(found) and str(found) in str(context["expected"]):
+            return f"{found!r} is text; write {found} without quotes"
         allowed = [word.strip("' ") for word in str(context["expected"]).replace(" or ", ",").split(",")]
         return unknown("not allowed:", str(found), allowed)
     if kind == "value_error":

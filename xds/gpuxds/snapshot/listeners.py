@@ -120,6 +120,7 @@ def route(pool: PoolSpec) -> route_v3.Route:
         idle_timeout=timedelta(seconds=pool.timeouts.idle),
         retry_policy=retries(pool.retries),
         hash_policy=hash_policy(pool),
+        prefix_rewrite=pool.match.rewrite or "",
     )
     return route_v3.Route(name=pool.name, match=route_v3.RouteMatch(prefix=pool.match.prefix), route=action)
 

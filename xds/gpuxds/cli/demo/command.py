@@ -34,7 +34,7 @@ def demo(
     rate: Annotated[float, typer.Option(min=0.1, help="Requests per second.")] = RATE_RPS,
 ) -> None:
     """Watch a real Envoy steer requests over five fake GPU servers, through a scripted story."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     verdicts: list[Verdict] = []
     problem: BaseException | None = None
     try:

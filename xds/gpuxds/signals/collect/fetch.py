@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import aiohttp
@@ -23,23 +24,30 @@ class FetchOptions:
     bearer_token_file: str | None = None
 
 
-def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """Trust for https pages: the given certificates, else the system's. Raises SignalError."""
+@lru_cache(maxsize=16)
+def tls_context(ca_file: str, modified_ns: int) -> ssl.SSLContext:
+    """Trust in the certificates of a file as it was at that time. Raises OSError or ssl.SSLError."""
+    del modified_ns
+    return ssl.create_default_context(cafile=ca_file)
+
+
+def trust(ca_file: str | None) -> ssl.SSLContext | bool:
+    """What https pages are checked against: the given certificates, else the system's. Raises SignalError."""
+    if ca_file is None:
+        return True
     try:
-        return ssl.create_default_context(cafile=ca_file)
+        return tls_context(ca_file, Path(ca_file).stat().st_mtime_ns)
     except (OSError, ssl.SSLError) as error:
         raise SignalError(f"ca_file {ca_file}: {error}") from error
 
 
-async def fetch(
-    session: aiohttp.ClientSession, url: str, options: FetchOptions, context: ssl.SSLContext | None
-) -> bytes:
+async def fetch(session: aiohttp.ClientSession, url: str, options: FetchOptions) -> bytes:
     """The page's body. Raises SignalError, aiohttp.ClientError, OSError or TimeoutError."""
     headers = {"Accept": "text/plain;version=0.0.4", "Accept-Encoding": "gzip"}
     if options.bearer_token_file:
         headers["Authorization"] = f"Bearer {token_of(options.bearer_token_file)}"
     timeout = aiohttp.ClientTimeout(total=options.timeout_s)
-    async with session.get(url, headers=headers, timeout=timeout, ssl=context or True) as response:
+    async with session.get(url, headers=headers, timeout=timeout, ssl=trust(options.ca_file)) as response:
         if response.status != 200:
             raise SignalError(f"{url}: HTTP {response.status}")
         page = bytearray()
@@ -51,5 +59,8 @@ async def fetch(
 
 
 def token_of(path: str) -> str:
-    """The token a file holds now, so that it can rotate. Raises OSError."""
-    return Path(path).read_text(encoding="utf-8").strip()
+    """The token a file holds now, so that it can rotate. Raises OSError, or SignalError for what is no token."""
+    token = Path(path).read_bytes().decode("ascii", "replace").strip()
+    if not token or not token.isprintable() or " " in token or "\N{REPLACEMENT CHARACTER}" in token:
+        raise SignalError(f"bearer_token_file {path}: not one token of printable characters")
+    return token

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
@@ -21,7 +20,8 @@ import structlog
 from gpuxds.errors import SignalError
 from gpuxds.fleet.endpoint import Endpoint
 from gpuxds.policy.model import EngineSignals, Policy
-from gpuxds.signals.collect.fetch import FetchOptions, fetch, tls_context
+from gpuxds.signals.collect import dns
+from gpuxds.signals.collect.fetch import FetchOptions, fetch
 from gpuxds.signals.collect.probe import Answer, probe
 from gpuxds.signals.model import Signal
 from gpuxds.signals.presets import presets
@@ -79,7 +79,7 @@ class GpuTarget:
 
 
 Target = EngineTarget | GpuTarget
-Step = Callable[[str, ssl.SSLContext | None], Awaitable[None]]
+Step = Callable[[str], Awaitable[None]]
 
 
 class Scraper:
@@ -99,9 +99,9 @@ class Scraper:
         self.failures = 0
 
     async def __aenter__(self) -> Scraper:
-        connector = aiohttp.TCPConnector(limit=0, limit_per_host=2, keepalive_timeout=60)
+        connector = dns.connector(limit=0, limit_per_host=2, keepalive_timeout=60)
         self.session = aiohttp.ClientSession(connector=connector, auto_decompress=True)
-        self.probes = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True))
+        self.probes = aiohttp.ClientSession(connector=dns.connector(limit=0, force_close=True))
         self.group = asyncio.TaskGroup()
         await self.group.__aenter__()
         return self
@@ -133,26 +133,21 @@ class Scraper:
         interval_s = target.cadence.interval_s
         spread_s = min(interval_s, FIRST_SPREAD_S, SPREAD_PER_TARGET_S * len(self.running))
         await asyncio.sleep(self.rng.uniform(0, spread_s))
-        try:
-            context = tls_context(target.cadence.options.ca_file) if target.cadence.options.ca_file else None
-        except SignalError as error:
-            log.error("scrape.unusable", target=key, error=str(error))
-            return
         step = self.engine_step(target) if isinstance(target, EngineTarget) else self.gpu_step(target)
         while True:
             started = self.now()
-            await step(key, context)
+            await step(key)
             took_s = self.now() - started
             pause_s = max(interval_s * self.rng.uniform(1 - JITTER, 1 + JITTER), SHARE_OF_TIME * took_s)
             if key in self.failing:
                 pause_s = interval_s
             await asyncio.sleep(max(0.0, pause_s - took_s))
 
-    async def page(self, key: str, url: str, cadence: Cadence, context: ssl.SSLContext | None) -> bytes | None:
+    async def page(self, key: str, url: str, cadence: Cadence) -> bytes | None:
         """The page, or None when it cannot be had; says so once."""
         self.scrapes += 1
         try:
-            return await fetch(self.session, url, cadence.options, context)
+            return await fetch(self.session, url, cadence.options)
         except FAILURES as error:
             self.failed(key, error)
             return None
@@ -170,11 +165,11 @@ class Scraper:
         reader = PageReader(presets()[target.engine], target.ewma_s)
         endpoint, store = target.endpoint, self.store
 
-        async def step(key: str, context: ssl.SSLContext | None) -> None:
-            page = await self.page(key, endpoint.metrics.engine_url, target.cadence, context)
+        async def step(key: str) -> None:
+            page = await self.page(key, endpoint.metrics.engine_url, target.cadence)
             if page is None:
                 store.add(endpoint.id, Signal.SCRAPE_FAILURES, self.now())
-                await self.ask(target, context)
+                await self.ask(target)
                 return
             at = self.now()
             try:
@@ -192,13 +187,15 @@ class Scraper:
 
         return step
 
-    async def ask(self, target: EngineTarget, context: ssl.SSLContext | None) -> None:
+    async def ask(self, target: EngineTarget) -> None:
         """Probe the serving port; repeat a timeout at once, so that a hung server is known in seconds."""
         endpoint, store = target.endpoint, self.store
         for _ in range(target.probe_tries):
-            answer = await probe(self.probes, endpoint, target.probe_timeout_s, context)
+            answer = await probe(self.probes, endpoint, target.probe_timeout_s)
             if answer is Answer.ALIVE:
                 store.record(endpoint.id, ALIVE, self.now())
+                return
+            if answer is Answer.UNKNOWN:
                 return
             count = Signal.PROBE_REFUSALS if answer is Answer.REFUSED else Signal.PROBE_TIMEOUTS
             store.add(endpoint.id, count, self.now())
@@ -213,8 +210,8 @@ class Scraper:
             for endpoint in target.endpoints
         }
 
-        async def step(key: str, context: ssl.SSLContext | None) -> None:
-            page = await self.page(key, target.url, target.cadence, context)
+        async def step(key: str) -> None:
+            page = await self.page(key, target.url, target.cadence)
             if page is None:
                 return
             try:
