@@ -34,6 +34,7 @@ async def long_stream_on(running: Stack, name: str) -> tuple[int, bytes]:
 
 async def test_a_drain_under_load_sends_nothing_new_loses_nothing_and_ends_outside_eds(tmp_path: Path) -> None:
     async with stack(tmp_path, FLEET, strategy="round_robin") as running, running.load(6.0) as load:
+        began = time.monotonic()
         stream = asyncio.ensure_future(long_stream_on(running, "l4"))
         await until(lambda: on_it(running, "l4"), 20, "l4 has requests in flight")
         await asyncio.sleep(1)
@@ -53,6 +54,7 @@ async def test_a_drain_under_load_sends_nothing_new_loses_nothing_and_ends_outsi
         status, end = await stream
         assert status == 200
         assert b"[DONE]" in end
+        assert time.monotonic() - began > 15, "the stream was not a long one"
         assert (await running.row("l4"))["health"] == "drained"
         assert load.window(0, time.monotonic()).failed == 0
         await running.api("/api/v1/endpoints/l4/undrain", {})

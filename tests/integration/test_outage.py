@@ -27,11 +27,13 @@ async def in_sync(running: Stack) -> bool:
 
 async def test_twenty_seconds_without_a_control_plane_cost_no_request_and_move_no_weight(tmp_path: Path) -> None:
     async with stack(tmp_path, FLEET) as running, running.load(12.0) as load:
-        await running.fault("a100-80", slow=2.0)
-        await asyncio.sleep(15)
+        await running.fault("a100-80", slow=4.0)
+        await asyncio.sleep(20)
         await running.api("/api/v1/endpoints/l40s/drain", {"reason": "before the crash", "deadline": "10m"})
         await until(lambda: is_out(running, "l40s"), 60, "l40s is drained")
         await asyncio.sleep(1.5)
+        learnt = await correction(running, "a100-80")
+        assert learnt < 0.9, "nothing was learnt that could be forgotten"
         killed = time.monotonic()
         await running.processes.kill("control-plane")
         before = await running.weights()
@@ -51,9 +53,17 @@ async def test_twenty_seconds_without_a_control_plane_cost_no_request_and_move_n
             moved = abs(math.log(weight / before[name]))
             justified = abs(math.log(wanted[name]["wanted"] / before[name]))
             assert moved <= justified + DEAD_BAND, (name, before, after, wanted[name])
+        assert await correction(running, "a100-80") < 0.5 * (1 + learnt), "what was learnt was forgotten"
         flat = max(after.values()) / min(after.values())
         assert flat > 2, f"weights were flattened: {after}"
         assert load.window(killed, time.monotonic()).failed == 0
+
+
+async def correction(running: Stack, name: str) -> float:
+    """The factor that was learnt about an endpoint; survives only in the saved state."""
+    rows = (await running.api("/api/v1/explain"))["endpoints"]
+    terms = next(row["terms"] for row in rows if row["id"] == name)
+    return float(next(term["value"] for term in terms if term["name"] == "correction"))
 
 
 async def is_out(running: Stack, name: str) -> bool:
