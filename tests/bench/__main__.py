@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark, one line each."""
+"""`make bench`: the quick benchmarks, one line each; `make bench ARGS=strategies`: every strategy under load."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.bench_hot_paths import decision, encode, parse
 from bench.bench_push import push
+from bench.bench_strategies import strategies
 
 
 async def pushes() -> None:
@@ -22,9 +23,18 @@ async def pushes() -> None:
             print(line, flush=True)
 
 
+async def under_load() -> None:
+    """Strategies side by side; takes about seven minutes."""
+    async for line in strategies():
+        print(line, flush=True)
+
+
 def main() -> None:
-    """Run everything."""
+    """Run what was asked for."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    if sys.argv[1:] == ["strategies"]:
+        asyncio.run(under_load())
+        return
     for benchmark in (parse, decision, encode):
         for result in benchmark():
             print(result, flush=True)
