@@ -10,7 +10,7 @@
     ├── UnknownEndpoint    no endpoint has that id
     ├── UnknownPool        no pool has that name
     ├── NotReady           nothing was decided yet
-    ├── UnusableEndpoint   an endpoint's description cannot be used
+    ├── Unusable           what was asked for cannot be used
     ├── Conflict           something else has that name, or it is declared elsewhere
     ├── StateError         persisted state cannot be read
     └── EnvironmentProblem a part is missing or a port is taken; the text says how to mend it
@@ -90,8 +90,8 @@ class NotReady(GpuxdsError):
     """Nothing was decided yet: the server has just started."""
 
 
-class UnusableEndpoint(GpuxdsError):
-    """An endpoint's description cannot be used; the message names the field and the remedy."""
+class Unusable(GpuxdsError):
+    """What was asked for cannot be used; the message names the field and the remedy."""
 
 
 class Conflict(GpuxdsError):

@@ -187,6 +187,7 @@ async def test_events_tell_what_happened_and_resume_where_a_reader_left_off(tmp_
         assert resumed[0]["alarm"] == "test"
         engine.events.add("alarm", time.time(), pool="p", alarm="again")
         await asyncio.wait_for(waiting, 5)
+        assert (await client.get(f"/api/v1/events?after={'9' * 5000}")).status == 400
         refused = await client.get("/api/v1/events?after=yesterday")
         assert refused.status == 400
         assert "not an event id" in (await refused.json())["detail"]
@@ -241,6 +242,7 @@ async def test_a_strategy_set_at_run_time_holds_over_reloads_and_restarts_until_
         ({"strategy": "fastest"}, 422, "gpu_aware"),
         ({"strategy": {"name": "least_load", "other": 1}}, 422, "other"),
         ({"strategy": "full_scan", "pool": "q"}, 404, "pools: p"),
+        ({"strategy": {"name": "consistent_hash", "header": None}}, 422, "no key to hash"),
         ({}, 422, "strategy"),
     ],
 )
@@ -308,9 +310,12 @@ async def test_a_registered_endpoint_joins_survives_a_restart_and_leaves_when_dr
         ({"address": "127.0.0.1:1"}, 409, "is the address of a in pool p already"),
         ({"pool": "q"}, 404, "no pool 'q'; pools: p"),
         ({"address": "nowhere"}, 422, "write host:port"),
-        ({"gpu": {"model": "B300"}}, 422, "say its memory_gb"),
+        ({"gpu": {"model": "B300"}}, 422, "give memory_gb and capacity"),
         ({"capacity": 0}, 422, "capacity"),
         ({"colour": "red"}, 422, "colour"),
+        ({"id": "../x y?"}, 422, "id"),
+        ({"metrics": {"engine": "foo"}}, 422, "metrics.engine: 'foo' is not a URL"),
+        ({"gpu": {"model": "L4", "memory_gb": 1.0}}, 422, "contradicts model 'L4'"),
     ],
 )
 async def test_a_registration_that_cannot_be_is_refused_in_words(
@@ -332,3 +337,52 @@ async def test_what_the_policy_declares_is_changed_in_the_policy(tmp_path: Path)
             assert refused.status == 409
             assert "declared in policy" in (await refused.json())["detail"]
         assert (await client.delete(f"{ENDPOINTS}/nobody")).status == 404
+
+
+async def test_an_edit_that_cannot_be_put_in_force_is_taken_back_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with admin(tmp_path) as (client, engine):
+        before = engine.policy, engine.fleet, engine.facts
+
+        def broken(*_: Any) -> None:
+            raise RuntimeError("defect")
+
+        monkeypatch.setattr(type(engine.publisher), "configure", broken)
+        (tmp_path / "policy.yaml").write_text(POLICY + "weights: {dead_band: 0.3}\n")
+        await until(lambda: engine.holder.failures == 1, 5, "the edit is refused")
+        assert (engine.policy, engine.fleet, engine.facts) == before
+        answer = await (await client.get("/api/v1/policy")).json()
+        assert answer["last_reload"]["ok"] is False
+        assert answer["policy"]["weights"]["dead_band"] == 0.2
+        metrics = await (await client.get("/metrics")).text()
+        assert "gpuxds_policy_last_reload_success 0.0" in metrics
+        assert 'gpuxds_defects_total{where="reload"} 1.0' in metrics
+
+
+async def test_a_registration_whose_model_the_policy_forgot_waits_and_stops_nobody(tmp_path: Path) -> None:
+    known = "gpu_models: {X1: {memory_gb: 99, step_s: 0.01, step_per_sequence_s: 0.001, prefill_tokens_per_s: 9000, kv_tokens: 90000}}\n"
+    async with admin(tmp_path) as (client, engine):
+        (tmp_path / "policy.yaml").write_text(POLICY + known)
+        await until(lambda: "X1" in engine.policy.gpu_models, 5, "the model is known")
+        assert (await client.post(ENDPOINTS, json=NEW | {"gpu": {"model": "X1"}})).status == 201
+        (tmp_path / "policy.yaml").write_text(POLICY)
+        await until(lambda: not engine.policy.gpu_models, 5, "the edit is in force")
+        assert "new" not in engine.fleet.by_id
+    async with admin(tmp_path) as (client, engine):
+        assert "new" not in engine.fleet.by_id
+        assert (await (await client.delete(f"{ENDPOINTS}/new")).json())["gone"] is True
+        assert (await client.delete(f"{ENDPOINTS}/new")).status == 404
+
+
+async def test_an_undrain_also_takes_a_removal_back(tmp_path: Path) -> None:
+    async with admin(tmp_path) as (client, engine):
+        await client.post(ENDPOINTS, json=NEW)
+        for name in ("a", "b/2", "new"):
+            alive = {Signal.PROBE_REFUSALS: 0.0, Signal.ANSWERED: 1.0, Signal.RUNNING: 1.0, Signal.WAITING: 0.0}
+            engine.store.record(name, alive, time.time())
+        engine.decide()
+        await client.delete(f"{ENDPOINTS}/new")
+        await client.post(f"{ENDPOINTS}/new/undrain")
+        assert engine.registry.leaving == set()
+        assert "new" in engine.fleet.by_id

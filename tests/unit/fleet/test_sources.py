@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,22 @@ def test_no_content_of_a_file_ends_the_server(tmp_path: Path, content: bytes) ->
     assert set(sources.build(policy_with_files(tmp_path), Fleet()).by_id) == {"own"}
     assert len(sources.problems) == 1
     assert "\n" not in str(sources.problems[0])
+
+
+def test_a_pipe_in_the_place_of_a_file_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    os.mkfifo(tmp_path / "t" / "pipe.yaml")
+    sources = Sources()
+    assert set(sources.build(policy_with_files(tmp_path), Fleet()).by_id) == {"own"}
+    assert "is not a regular file" in sources.problems[0].message
+
+
+@pytest.mark.parametrize(
+    "labels", ["capacity: '1e15'", "id: ''", 'id: "x\\ud800"', "id: 'a b'", "gpu_memory_gb: '1e300'"]
+)
+def test_a_label_out_of_bounds_leaves_its_target_out(tmp_path: Path, labels: str) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "one.yaml").write_text(f"- targets: ['10.0.0.2:80']\n  labels: {{{labels}}}\n")
+    sources = Sources()
+    assert set(sources.build(policy_with_files(tmp_path), Fleet()).by_id) == {"own"}
+    assert len(sources.problems) == 1

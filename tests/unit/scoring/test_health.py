@@ -307,3 +307,20 @@ def test_probes_and_proxies_are_read_from_the_columns_they_are_written_to() -> N
     pool = four()
     pool.silent(["a"], refused=2)
     assert pool.view().value(Signal.PROBE_REFUSALS)[0] == 2
+
+
+def test_an_xid_drain_holds_while_nobody_can_tell_and_ends_when_the_page_clears_it() -> None:
+    """After a restart the code stands on the page, and whether it is new is not known."""
+    pool = four()
+    pool.hear(running=3)
+    pool.hear(["b"], running=3, xid_drain=94)
+    pool.decide(1.0)
+    assert pool.envoy()["b"] == DRAINING
+    pool.store = type(pool.store)(pool.store.rules)
+    pool.store.sync(pool.facts.ids)
+    pool.hear(running=3)
+    pool.decide(1.0)
+    assert pool.envoy()["b"] == DRAINING
+    pool.hear(running=3, xid_drain=0)
+    pool.decide(1.0)
+    assert pool.envoy()["b"] == HEALTHY

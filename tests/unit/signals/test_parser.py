@@ -92,3 +92,20 @@ def test_what_is_not_a_sample_of_the_name_is_not_one(line: bytes) -> None:
 def test_a_page_that_is_something_else_is_refused_in_words(page: bytes, kind: str) -> None:
     with pytest.raises(SignalError, match=f"{kind}.*is the metrics URL right"):
         scan(page, (b"wanted",))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        b"wanted" + b" " * 300_000 + b"\n",
+        b"wanted{" + b"a" * 300_000 + b"} 1\n",
+        b'wanted{a="' + b"\\" * 300_000 + b"\n",
+        b"wanted{" * 40_000,
+        b'wanted{a="b"' * 30_000,
+    ],
+    ids=["blanks", "a long label", "backslashes", "open braces", "open labels"],
+)
+@pytest.mark.timeout(10)
+def test_a_hostile_page_costs_no_more_than_its_length(page: bytes) -> None:
+    for sample in scan(b"other 1\n" + page, (b"wanted",)).get(b"wanted", []):
+        assert isinstance(sample.labels, dict)

@@ -144,7 +144,8 @@ def test_a_fatal_xid_counts_at_first_sight_is_remembered_and_cleared_by_zero() -
 
 def test_an_xid_that_asks_for_a_drain_counts_when_it_appears_not_when_it_stands_there() -> None:
     one = gpu()
-    assert one.read(dcgm_page(xid=63), 1.0)[Signal.XID_DRAIN] == 0
+    assert Signal.XID_DRAIN not in one.read(dcgm_page(xid=63), 1.0), "whether it is new is not known"
+    assert one.read(dcgm_page(xid=0), 2.0)[Signal.XID_DRAIN] == 0
     other = gpu()
     other.read(dcgm_page(xid=0), 1.0)
     assert other.read(dcgm_page(xid=63), 2.0)[Signal.XID_DRAIN] == 63
@@ -208,3 +209,12 @@ def test_what_is_no_number_counts_as_not_said(value: float) -> None:
     made.record("a", {Signal.RUNNING: value}, 101.0)
     assert made.view(("a",), 101.0).values[Signal.RUNNING][0] == 5.0
     assert made.view(("a",), 101.0).age_s(Signal.RUNNING)[0] == 1.0
+
+
+def test_labels_of_other_exporters_are_no_reason_to_fail() -> None:
+    strange = (
+        b'DCGM_FI_DEV_GPU_UTIL{gpu="0",UUID="u"} 5\nDCGM_EXP_XID_ERRORS_COUNT{gpu="0",UUID="u",xid="unknown"} 1\n'
+    )
+    assert gpu().read(strange, 1.0)[Signal.XID_OUT] == 0
+    zero = GpuReader({}, frozenset({0}), frozenset({0}))
+    assert zero.read(dcgm_page(xid=0), 1.0)[Signal.XID_OUT] == 0

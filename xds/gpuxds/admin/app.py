@@ -25,7 +25,7 @@ from gpuxds.errors import (
     NotReady,
     UnknownEndpoint,
     UnknownPool,
-    UnusableEndpoint,
+    Unusable,
 )
 
 MAX_BODY_BYTES = 65_536
@@ -34,7 +34,7 @@ STATUS: dict[type[GpuxdsError], int] = {
     UnknownPool: 404,
     DrainRefused: 409,
     Conflict: 409,
-    UnusableEndpoint: 422,
+    Unusable: 422,
     NotReady: 503,
 }
 ROLES = {operation.handler: operation.role for operation in OPERATIONS}

@@ -15,6 +15,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from gpuxds.errors import EnvironmentProblem
+from gpuxds.files import read_text
 
 HASHED = "sha256:"
 
@@ -70,11 +71,11 @@ class Keys:
         try:
             stamp = self.file.stat().st_mtime_ns
             if stamp != self.read_at:
-                self.known = tuple(parse(self.file.read_text(encoding="utf-8"), str(self.file)))
+                self.known = tuple(parse(read_text(self.file), str(self.file)))
                 self.read_at = stamp
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             if self.read_at < 0:
-                raise EnvironmentProblem(f"{self.file}: {error.strerror}") from error
+                raise EnvironmentProblem(f"{self.file}: cannot be read: {error}") from error
         except EnvironmentProblem:
             if self.read_at < 0:
                 raise

@@ -205,8 +205,10 @@ def last_seen(request: web.Request) -> int:
     text = request.headers.get("Last-Event-ID") or request.query.get("after")
     if text is None:
         return request.app[ENGINE].events.next_id - 1
-    if not text.isdecimal():
-        raise web.HTTPBadRequest(text=f"{text!r} is not an event id; send a whole number, 0 for all that are kept")
+    if not text.isdecimal() or len(text) > 18:
+        raise web.HTTPBadRequest(
+            text=f"{text[:40]!r} is not an event id; send a whole number, 0 for all that are kept"
+        )
     return int(text)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gpuxds.errors import UnknownPool
+from gpuxds.errors import UnknownPool, Unusable
+from gpuxds.policy.checks import findings
 from gpuxds.policy.model import EndpointSpec
 from gpuxds.policy.override import applied
 from gpuxds.policy.strategies import Strategy
@@ -20,16 +21,19 @@ if TYPE_CHECKING:
 
 
 def set_strategy(engine: Engine, pools: Sequence[str], strategy: Strategy | None) -> None:
-    """Override the strategy of these pools (none: all), or clear it. Raises NotReady or UnknownPool."""
+    """Override the strategy of these pools (none: all), or clear it. Raises NotReady, UnknownPool or Unusable."""
     engine.require_ready()
     known = [pool.name for pool in engine.policy.pools]
     for name in pools:
         if name not in known:
             raise UnknownPool(f"no pool {name!r}; pools: {', '.join(known)}")
-    for name in pools or known:
-        engine.overrides.pop(name, None)
-        if strategy is not None:
-            engine.overrides[name] = strategy.model_dump(mode="python")
+    wanted = {name: found for name, found in engine.overrides.items() if name not in (pools or known)}
+    if strategy is not None:
+        wanted |= dict.fromkeys(pools or known, strategy.model_dump(mode="python"))
+    for finding in findings(applied(engine.holder.current.policy, wanted)):
+        if finding.severity == "error" and "strategy" in finding.path:
+            raise Unusable(f"strategy: {finding.message}")
+    engine.overrides = wanted
     engine.reporter.strategy(list(pools or known), strategy.name if strategy else None, engine.now())
     engine.follow(applied(engine.holder.current.policy, engine.overrides), engine.fleet, force=True)
     engine.decide()
@@ -37,15 +41,15 @@ def set_strategy(engine: Engine, pools: Sequence[str], strategy: Strategy | None
 
 
 def register(engine: Engine, pool: str, spec: EndpointSpec) -> None:
-    """Take in an endpoint. Raises NotReady, UnknownPool, UnusableEndpoint or Conflict."""
+    """Take in an endpoint. Raises NotReady, UnknownPool, Unusable or Conflict."""
     engine.require_ready()
     engine.registry.register(engine.policy, engine.fleet, pool, spec)
     regroup(engine)
 
 
 def change(engine: Engine, endpoint_id: str, pool: str, spec: EndpointSpec) -> None:
-    """Describe a registered endpoint anew. Raises UnknownEndpoint, UnusableEndpoint or Conflict."""
-    engine.decision_of(endpoint_id)
+    """Describe a registered endpoint anew. Raises UnknownEndpoint, Unusable or Conflict."""
+    engine.require_ready()
     engine.registry.change(engine.policy, engine.fleet, endpoint_id, pool, spec)
     regroup(engine)
 
@@ -55,9 +59,9 @@ def remove(engine: Engine, endpoint_id: str, *, force: bool) -> None:
 
     Raises like `drain`, and Conflict when it is not registered.
     """
-    engine.decision_of(endpoint_id)
+    engine.require_ready()
     engine.registry.require(engine.fleet, endpoint_id)
-    if force:
+    if force or endpoint_id not in engine.fleet.by_id:
         engine.drains.undo(endpoint_id)
         engine.registry.forget([endpoint_id])
         regroup(engine)
@@ -75,7 +79,8 @@ def let_go(engine: Engine) -> None:
     done = [endpoint_id for endpoint_id in engine.registry.leaving if health.get(endpoint_id) == Health.DRAINED]
     if done:
         for endpoint_id in done:
-            engine.drains.undo(endpoint_id)
+            if engine.registry.owns(engine.fleet, endpoint_id):
+                engine.drains.undo(endpoint_id)
         engine.registry.forget(done)
         regroup(engine)
 
@@ -108,6 +113,7 @@ def undrain(engine: Engine, endpoint_id: str) -> bool:
     """Put an endpoint back to work; False when it was not draining. Raises UnknownEndpoint."""
     if endpoint_id not in engine.drains.by_id:
         engine.decision_of(endpoint_id)
+    engine.registry.leaving.discard(endpoint_id)
     undone = engine.drains.undo(endpoint_id)
     if undone:
         engine.reporter.undrain(endpoint_id, engine.now())

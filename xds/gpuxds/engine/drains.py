@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from gpuxds.errors import DrainRefused
 from gpuxds.scoring.contract import Drain, EnvoyHealth, PoolDecision
 
 FORGET_AFTER_S = 600.0
+ADAPTER = TypeAdapter(list[Drain])
 
 
 @dataclass(slots=True)
@@ -51,7 +53,7 @@ class Drains:
     @classmethod
     def restore(cls, rows: Iterable[Mapping[str, object]]) -> Drains:
         """From `dump`."""
-        return cls({str(row["id"]): Drain(**dict(row)) for row in rows})  # type: ignore[arg-type]
+        return cls({drain.id: drain for drain in ADAPTER.validate_python(list(rows))})
 
 
 def refuse_last_serving(endpoint_id: str, decision: PoolDecision) -> None:

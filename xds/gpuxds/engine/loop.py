@@ -136,7 +136,7 @@ class Engine:
             drains = Drains.restore(state.drains)
             registry = Registry.restore(state.registry)
             applied(self.holder.current.policy, state.overrides)
-        except (StateError, KeyError, TypeError, ValueError) as error:
+        except (StateError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             log.error("state.unusable", error=str(error), effect="starting from fresh signals")
             return
         self.memories, self.drains, self.overrides = memories, drains, dict(state.overrides)
@@ -159,7 +159,8 @@ class Engine:
         """Serve until `stop`. Feeders and the loop run in one task group: a defect in one ends all."""
         try:
             async with self.scraper, asyncio.TaskGroup() as tasks:
-                self.refresh_fleet(force=True)
+                with self.contained("start"):
+                    self.refresh_fleet(force=True)
                 tasks.create_task(self.watch())
                 tasks.create_task(self.resolve())
                 tasks.create_task(self.save_regularly())
@@ -201,10 +202,18 @@ class Engine:
 
     def reload(self) -> None:
         """Take over whatever the files say now."""
+        before = self.holder.loaded, self.holder.text
         outcome = self.holder.reload(self.now())
-        if outcome is not None:
-            self.reporter.reload(self.holder.path, outcome)
-        self.refresh_fleet(force=outcome is not None and outcome.ok)
+        good = outcome is not None and outcome.ok
+        try:
+            self.refresh_fleet(force=good)
+        except Exception as error:
+            if good:
+                outcome = self.holder.take_back(before, error, self.now())
+            raise
+        finally:
+            if outcome is not None:
+                self.reporter.reload(self.holder.path, outcome)
 
     def refresh_fleet(self, *, force: bool = False) -> None:
         """Merge the sources; when the fleet changed, follow it with scrapers, rows and facts."""
@@ -223,16 +232,16 @@ class Engine:
         return self.sources.build(current, self.fleet, self.registry.endpoints(current.policy))
 
     def follow(self, policy: Policy, fleet: Fleet, *, force: bool = False) -> None:
-        """Make this policy and this fleet the ones in force, all at once."""
+        """Make this policy and this fleet the ones in force, all at once: what can fail comes first."""
         if fleet == self.fleet and not force:
             return
+        facts = {pool.name: facts_of(pool, fleet.pool(pool.name), policy.gpu_models) for pool in policy.pools}
+        self.publisher.configure(policy, fleet, self.now())
         self.reporter.fleet(self.fleet, fleet, self.now())
-        self.policy, self.fleet = policy, fleet
+        self.policy, self.fleet, self.facts = policy, fleet, facts
         self.store.rules = rules_of(policy.signals)
         self.store.sync([endpoint.id for endpoint in fleet.endpoints])
-        self.facts = {pool.name: facts_of(pool, fleet.pool(pool.name), policy.gpu_models) for pool in policy.pools}
         self.scraper.apply(fleet.endpoints, policy)
-        self.publisher.configure(policy, fleet, self.now())
         self.poke()
 
     async def resolve(self) -> None:

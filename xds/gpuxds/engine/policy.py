@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpuxds.errors import PolicyError, Problem
+from gpuxds.files import read_text
 from gpuxds.policy.diff import changes
 from gpuxds.policy.loader import Loaded, load, load_text
 from gpuxds.snapshot.resources import config
@@ -70,7 +71,7 @@ class PolicyHolder:
     def reload(self, now: float) -> Reload | None:
         """Read the file again; None when its content is the one tried last."""
         try:
-            text = self.path.read_text(encoding="utf-8")
+            text = read_text(self.path)
         except (OSError, UnicodeDecodeError) as error:
             text = f"unreadable: {error}"
         if text == self.tried:
@@ -85,6 +86,16 @@ class PolicyHolder:
         before = self.loaded.policy if self.loaded else None
         self.last = Reload(now, changes(before, loaded.policy), loaded.warnings, ok=True)
         self.loaded, self.text = loaded, text
+        return self.last
+
+    def take_back(self, before: tuple[Loaded | None, str], error: Exception, now: float) -> Reload:
+        """A policy that was loaded could not be put in force after all: the one before it is current again."""
+        self.loaded, self.text = before
+        self.failures += 1
+        what = (
+            f"cannot be put in force ({type(error).__name__}: {' '.join(str(error).split())}); please report this"
+        )
+        self.last = Reload(now, (), (Problem(str(self.path), 0, 0, "", what),), ok=False)
         return self.last
 
     @property

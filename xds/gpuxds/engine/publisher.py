@@ -39,11 +39,11 @@ class Publisher:
         """Take over a policy and what its fleet can run; clusters that are gone retire a little later."""
         names = {pool.name for pool in policy.pools}
         capacities = {name: sum(e.capacity for e in fleet.pool(name)) for name in names}
-        if self.encoders.keys() - names:
-            self.retire_at = now + RETIRE_AFTER_S
         self.config = {
             group: config(policy, pools, capacities) for group, pools in pools_of(policy.node_groups).items()
         }
+        if self.encoders.keys() - names:
+            self.retire_at = now + RETIRE_AFTER_S
         self.encoders = {name: self.encoders.get(name) or AssignmentEncoder(name) for name in sorted(names)}
         self.assignments = {name: found for name, found in self.assignments.items() if name in names}
 

@@ -6,14 +6,17 @@ declares can only be changed there.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpuxds.errors import Conflict, UnknownPool, UnusableEndpoint
+from gpuxds.errors import Conflict, UnknownEndpoint, UnknownPool, Unusable
 from gpuxds.fleet.endpoint import Endpoint, Fleet
 from gpuxds.policy.build import endpoint_of
+from gpuxds.policy.checks import findings
 from gpuxds.policy.model import EndpointSpec, Policy
+from gpuxds.policy.positions import dotted
 
 SOURCE = "api"
 
@@ -28,12 +31,15 @@ class Registry:
     """Ids that go as soon as they are drained."""
 
     def endpoints(self, policy: Policy) -> tuple[Endpoint, ...]:
-        """The registered endpoints of pools the policy has; those of other pools wait for theirs."""
-        pools = {pool.name for pool in policy.pools}
-        return tuple(described(policy, pool, spec) for pool, spec in self.specs.values() if pool in pools)
+        """The registered endpoints that the policy has a pool for and can make something of; others wait."""
+        found = []
+        for pool, spec in self.specs.values():
+            with contextlib.suppress(UnknownPool, Unusable):
+                found.append(described(policy, pool, spec))
+        return tuple(found)
 
     def register(self, policy: Policy, fleet: Fleet, pool: str, spec: EndpointSpec) -> None:
-        """Take an endpoint in. Raises UnknownPool, UnusableEndpoint, or Conflict when id or address is taken."""
+        """Take an endpoint in. Raises UnknownPool, Unusable, or Conflict when id or address is taken."""
         if spec.id in fleet.by_id or spec.id in self.specs:
             raise Conflict(f"there is an endpoint {spec.id!r} already; change it with PUT, or choose another id")
         self.take(policy, fleet, pool, spec)
@@ -54,11 +60,20 @@ class Registry:
         self.specs[spec.id] = (pool, spec)
         self.leaving.discard(spec.id)
 
+    def owns(self, fleet: Fleet, endpoint_id: str) -> bool:
+        """Whether the endpoint of that id is the registered one, and not one that another source declares."""
+        other = fleet.by_id.get(endpoint_id)
+        return endpoint_id in self.specs and (other is None or other.source == SOURCE)
+
     def require(self, fleet: Fleet, endpoint_id: str) -> None:
-        """Raises Conflict for an endpoint that is declared elsewhere; unknown ones are the caller's to refuse."""
-        if endpoint_id not in self.specs:
-            source = fleet.by_id[endpoint_id].source
-            raise Conflict(f"{endpoint_id} is declared in {source}, not registered; change it there")
+        """Raises UnknownEndpoint, or Conflict for an endpoint that is declared elsewhere."""
+        if self.owns(fleet, endpoint_id):
+            return
+        other = fleet.by_id.get(endpoint_id)
+        if other is None:
+            known = ", ".join(sorted({*fleet.by_id, *self.specs})[:20])
+            raise UnknownEndpoint(f"no endpoint {endpoint_id!r}; known: {known}")
+        raise Conflict(f"{endpoint_id} is declared in {other.source}, not registered; change it there")
 
     def forget(self, endpoint_ids: Iterable[str]) -> None:
         """They are gone."""
@@ -83,14 +98,15 @@ class Registry:
 
 
 def described(policy: Policy, pool_name: str, spec: EndpointSpec) -> Endpoint:
-    """The endpoint a description means. Raises UnknownPool or UnusableEndpoint."""
+    """The endpoint a description means. Raises UnknownPool, or Unusable with what `gpuxds check` would say."""
     pool = next((pool for pool in policy.pools if pool.name == pool_name), None)
     if pool is None:
         raise UnknownPool(f"no pool {pool_name!r}; pools: {', '.join(p.name for p in policy.pools)}")
-    try:
-        return endpoint_of(
-            pool, spec.id, spec.address, spec.gpu, spec.capacity, spec.metrics, spec.labels, spec.price_per_hour,
-            SOURCE, policy.gpu_models,
-        )  # fmt: skip
-    except ValueError as error:
-        raise UnusableEndpoint(str(error)) from error
+    alone = policy.model_copy(update={"pools": [pool.model_copy(update={"endpoints": [spec], "file_sd": None})]})
+    for finding in findings(alone):
+        if finding.severity == "error" and finding.path[:3] == ("pools", 0, "endpoints"):
+            raise Unusable(f"{dotted(finding.path[4:])}: {finding.message}")
+    return endpoint_of(
+        pool, spec.id, spec.address, spec.gpu, spec.capacity, spec.metrics, spec.labels, spec.price_per_hour,
+        SOURCE, policy.gpu_models,
+    )  # fmt: skip

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gpuxds.errors import FleetError, Problem
+from gpuxds.files import read_text
 from gpuxds.fleet.endpoint import Endpoint, Fleet
 from gpuxds.fleet.file_sd import parse
 from gpuxds.fleet.roster import merge, resolved
@@ -59,7 +60,7 @@ class Sources:
     def read(self, pool: PoolSpec, path: str, gpu_models: Mapping[str, PriorSpec]) -> tuple[Problem, ...]:
         """Take over one file's endpoints; its last good answer stays when it cannot be used."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = read_text(Path(path))
             found, problems = endpoints_of_targets(pool, parse(text, path), f"file_sd:{path}", gpu_models)
         except (OSError, UnicodeDecodeError, FleetError) as error:
             return (Problem(path, 0, 0, "", f"{error}; its last good targets stay in force"),)

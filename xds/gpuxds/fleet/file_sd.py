@@ -33,6 +33,8 @@ def parse(text: str, file: str) -> tuple[TargetGroup, ...]:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise FleetError(f"{file}:{line}: neither JSON nor YAML: {error.problem}") from error
+    except RecursionError as error:
+        raise FleetError(f"{file}:1: nested too deeply") from error
     except YAMLError as error:
         raise FleetError(f"{file}:1: neither JSON nor YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, CommentedSeq):

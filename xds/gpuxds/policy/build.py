@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -10,7 +11,7 @@ from gpuxds.errors import Problem
 from gpuxds.fleet.endpoint import Endpoint, Gpu, MetricsTargets
 from gpuxds.fleet.file_sd import TargetGroup
 from gpuxds.policy.gpus import default_capacity, known, memory_of, prior_of_model
-from gpuxds.policy.model import GpuSpec, MetricsSpec, Policy, PoolSpec, PriorSpec
+from gpuxds.policy.model import ID_PATTERN, LARGEST_CAPACITY, GpuSpec, MetricsSpec, Policy, PoolSpec, PriorSpec
 
 PATHS: Mapping[str, tuple[str, str]] = MappingProxyType({"vllm": ("/metrics", "/health")})
 """Engine -> (path of its metric page, path of its health check)."""
@@ -124,25 +125,28 @@ def endpoint_of_target(
     count = number(labels, "gpu_count") or (inherited.count if inherited else 1)
     if count != int(count) or count > 64:
         raise ValueError(f"label gpu_count is {labels['gpu_count']!r}; it must be a whole number from 1 to 64")
-    capacity = number(labels, "capacity") or (default.capacity if default else None)
+    capacity = number(labels, "capacity", LARGEST_CAPACITY) or (default.capacity if default else None)
+    endpoint_id = labels.get("id", target)
+    if not re.fullmatch(ID_PATTERN, endpoint_id):
+        raise ValueError(f"the id {endpoint_id!r} is not made of letters, digits and . _ : / @ [ ] - alone")
     metrics = MetricsSpec(
         engine=labels.get("metrics_url"), gpu=labels.get("gpu_metrics_url"), health=labels.get("health_url")
     )
     rest = {name: value for name, value in labels.items() if name not in LABELS and not name.startswith("__")}
     return endpoint_of(
-        pool, labels.get("id", target), target, GpuSpec(model=model, memory_gb=memory_gb, count=int(count)),
+        pool, endpoint_id, target, GpuSpec(model=model, memory_gb=memory_gb, count=int(count)),
         int(capacity) if capacity else None, metrics, rest, number(labels, "price_per_hour"), source, gpu_models,
     )  # fmt: skip
 
 
-def number(labels: Mapping[str, str], name: str) -> float | None:
-    """A label as a positive number; None when it is not there. Raises ValueError."""
+def number(labels: Mapping[str, str], name: str, largest: float = 1e9) -> float | None:
+    """A label as a positive number of at most `largest`; None when it is not there. Raises ValueError."""
     if name not in labels:
         return None
     try:
         value = float(labels[name])
     except ValueError:
         value = -1.0
-    if not 0 < value < float("inf"):
-        raise ValueError(f"label {name} is {labels[name]!r}; it must be a positive number")
+    if not 0 < value <= largest:
+        raise ValueError(f"label {name} is {labels[name]!r}; it must be a positive number of at most {largest:g}")
     return value

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from gpuxds.errors import PolicyError, Problem
+from gpuxds.files import read_text
 from gpuxds.policy.checks import findings
 from gpuxds.policy.model import EngineSignals, Policy
 from gpuxds.policy.positions import dotted, place, plain, read
@@ -34,7 +35,7 @@ class Loaded:
 def load(path: Path) -> Loaded:
     """Read a policy file. Raises PolicyError with every problem found."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except UnicodeDecodeError as error:
         raise PolicyError((Problem(str(path), 0, 0, "", f"not UTF-8 at byte {error.start}"),)) from error
     except OSError as error:

@@ -13,6 +13,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from gpuxds.policy.strategies import GpuAware, Strategy
 from gpuxds.policy.units import Duration
 
+LARGEST_CAPACITY = 1_000_000
+ID_PATTERN = r"^[A-Za-z0-9_.:/@\[\]-]{1,128}$"
+
 
 def name_only(value: object) -> object:
     """`strategy: gpu_aware` is short for a mapping with that name."""
@@ -54,13 +57,13 @@ class MetricsSpec(Model):
 class EndpointSpec(Model):
     """One inference server."""
 
-    id: str = Field(min_length=1, max_length=128)
+    id: str = Field(pattern=ID_PATTERN)
     """Unique in the whole policy; used by `drain`, `explain` and in logs."""
     address: str
     """`host:port` that Envoy sends requests to; `[::1]:8000` for IPv6; host names are resolved."""
     gpu: GpuSpec
     """The hardware; its speed and memory decide the weight it starts from."""
-    capacity: int | None = Field(None, gt=0, le=1_000_000)
+    capacity: int | None = Field(None, gt=0, le=LARGEST_CAPACITY)
     """Requests it can run at once (vLLM: max_num_seqs, or what the KV cache allows). Default: derived from
     the GPU model."""
     price_per_hour: float | None = Field(None, ge=0)
@@ -79,7 +82,7 @@ class FileSdSpec(Model):
     """Paths or globs, relative to the policy file."""
     gpu: GpuSpec | None = None
     """Hardware of targets that do not say theirs with the labels `gpu_model`, `gpu_memory_gb`, `gpu_count`."""
-    capacity: int | None = Field(None, gt=0, le=1_000_000)
+    capacity: int | None = Field(None, gt=0, le=LARGEST_CAPACITY)
     """Capacity of targets that do not say theirs with the label `capacity`."""
 
 

@@ -27,6 +27,8 @@ def read(text: str, file: str) -> CommentedMap:
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
         what = " ".join(str(error.problem or error.context).split())
         raise PolicyError((Problem(file, line, column, "", f"not YAML: {what}"),)) from error
+    except RecursionError as error:
+        raise PolicyError((Problem(file, 1, 1, "", "nested too deeply"),)) from error
     except YAMLError as error:
         what = " ".join(str(error).split())
         raise PolicyError((Problem(file, 1, 1, "", f"not YAML: {what}"),)) from error

@@ -118,13 +118,20 @@ def judged(
         Cause.NONE if frozen else Cause.TIMEOUTS
     )
     cause[error_streaks(spec.error_streak_to_fail, spec.retry_after, view, memory, now)] = Cause.ERRORS
-    cause[view.value(Signal.XID_DRAIN) > 0] = Cause.XID_DRAIN
+    cause[asks_for_drain(view, memory)] = Cause.XID_DRAIN
     gpus = view.fresh(Signal.GPUS_SEEN)
     cause[gpus < facts.gpu_count] = Cause.GPU_MISSING
     cause[(view.value(Signal.XID_OUT) > 0) | (view.value(Signal.ECC_FATAL) > 0)] = Cause.HARDWARE
     cause[view.fresh(Signal.ASLEEP) > 0] = Cause.ASLEEP
     cause[values[Signal.PROBE_REFUSALS] >= 1] = Cause.REFUSED
     return cause
+
+
+def asks_for_drain(view: SignalView, memory: PoolMemory) -> Bools:
+    """Endpoints whose GPU asks for a drain; one that did before still does while nobody can tell."""
+    code = view.value(Signal.XID_DRAIN)
+    before = memory.columns.get("cause", np.full(len(view.ids), np.nan)) == Cause.XID_DRAIN
+    return np.asarray((code > 0) | (np.isnan(code) & before), dtype=np.bool_)
 
 
 def error_streaks(needed: int, retry_after_s: float, view: SignalView, memory: PoolMemory, now: float) -> Bools:

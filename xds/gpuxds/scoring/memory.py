@@ -93,7 +93,7 @@ def from_json(document: Mapping[str, Any]) -> PoolMemory:
             columns={str(name): column(values) for name, values in document["columns"].items()},
             scalars={str(name): float(value) for name, value in document["scalars"].items()},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise StateError(f"not the memory of a pool: {error!r}") from error
     columns = (memory.health, memory.health_since, memory.ramp_from, memory.weights, memory.envoy_health)
     if any(len(values) != len(memory.ids) for values in (*columns, *memory.columns.values())):

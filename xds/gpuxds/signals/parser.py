@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from gpuxds.errors import SignalError
 
-REST = re.compile(rb'[ \t]*(?:\{((?:[^"{}]|"(?:[^"\\]|\\.)*")*)\})?[ \t]+([^\s]+)')
-"""After the name: labels, white space, value. A timestamp or an exemplar may follow."""
-LABEL = re.compile(rb'([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"')
+REST = re.compile(rb'(?:[ \t]*+\{((?:[^"{}]|"(?:[^"\\]|\\.)*+")*+)\})?[ \t]++([^\s]++)')
+"""After the name: labels, white space, value. A timestamp or an exemplar may follow. Nothing here backtracks, so a
+hostile page costs no more than its length."""
+LABEL = re.compile(rb'(?<![a-zA-Z0-9_])([a-zA-Z_][a-zA-Z0-9_]*+)[ \t]*+=[ \t]*+"((?:[^"\\]|\\.)*+)"')
 ESCAPE = re.compile(rb"\\(.)")
 ESCAPES = {b"n": b"\n"}
 GZIP = b"\x1f\x8b"

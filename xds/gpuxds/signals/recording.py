@@ -39,7 +39,7 @@ def load(document: Any, spec: SignalsSpec | None = None) -> SignalView:
     """The view of a document; freshness as `spec` says. Raises SignalError naming endpoint and signal."""
     if not isinstance(document, Mapping) or not isinstance(document.get("endpoints"), Mapping):
         raise SignalError('a recorded signals file is {"now": seconds, "endpoints": {id: {signal: value}}}')
-    now = float(document.get("now", 0.0))
+    now, _ = number_and_age(document.get("now", 0.0), "now")
     ids = tuple(str(endpoint_id) for endpoint_id in document["endpoints"])
     values = np.full((len(Signal), len(ids)), np.nan)
     times = np.full((len(Signal), len(ids)), -np.inf)

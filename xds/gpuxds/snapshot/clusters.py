@@ -33,6 +33,7 @@ UPSTREAM_IDLE_S = 4.0
 closes first decides whether a request can run into a connection that is just closing."""
 FEWEST_REQUESTS = 1024
 """Smallest limit of concurrent requests of a cluster; Envoy's own default."""
+MOST_REQUESTS = 2**30
 HEADROOM = 4
 """Concurrent requests of a cluster may reach this many times what its endpoints run at once: engines queue
 well, and the limit is there to stop a runaway, not to shape load."""
@@ -100,7 +101,7 @@ def packed(name: str, message: Any) -> core.TypedExtensionConfig:
 def circuit_breakers(capacity: float) -> cluster_v3.CircuitBreakers:
     """Limits from capacity, in powers of two so that a changing fleet rarely changes the cluster."""
     limit = FEWEST_REQUESTS
-    while limit < HEADROOM * capacity:
+    while limit < min(HEADROOM * capacity, MOST_REQUESTS):
         limit *= 2
     return cluster_v3.CircuitBreakers(
         thresholds=[

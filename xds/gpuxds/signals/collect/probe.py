@@ -33,7 +33,7 @@ async def probe(session: aiohttp.ClientSession, endpoint: Endpoint, timeout_s: f
         async with asyncio.timeout(timeout_s):
             if endpoint.health_url is None:
                 return await connect(endpoint)
-            async with session.get(endpoint.health_url, ssl=False) as response:
+            async with session.get(endpoint.health_url, ssl=False, allow_redirects=False) as response:
                 return Answer.ALIVE if response.status < 500 else Answer.SILENT
     except ConnectionRefusedError:
         return Answer.REFUSED

@@ -37,7 +37,9 @@ SPREAD_PER_TARGET_S = 0.002
 once, a large one does not answer in one burst."""
 JITTER = 0.05
 SHARE_OF_TIME = 4.0
-"""A page may take a quarter of the time between two fetches."""
+"""A page may take a quarter of the time between two fetches …"""
+LONGEST_PAUSE = 2.0
+"""… which are never further apart than this many intervals, or a death would be seen too late."""
 ALIVE = {Signal.ANSWERED: 1.0, Signal.PROBE_REFUSALS: 0.0, Signal.PROBE_TIMEOUTS: 0.0}
 FAILURES = (SignalError, aiohttp.ClientError, OSError, TimeoutError)
 
@@ -136,9 +138,14 @@ class Scraper:
         step = self.engine_step(target) if isinstance(target, EngineTarget) else self.gpu_step(target)
         while True:
             started = self.now()
-            await step(key)
+            try:
+                await step(key)
+            except Exception as error:  # a page that trips a defect of ours costs this page only
+                log.exception("scrape.defect", target=key)
+                self.failed(key, error)
             took_s = self.now() - started
-            pause_s = max(interval_s * self.rng.uniform(1 - JITTER, 1 + JITTER), SHARE_OF_TIME * took_s)
+            patience_s = min(SHARE_OF_TIME * took_s, LONGEST_PAUSE * interval_s)
+            pause_s = max(interval_s * self.rng.uniform(1 - JITTER, 1 + JITTER), patience_s)
             if key in self.failing:
                 pause_s = interval_s
             await asyncio.sleep(max(0.0, pause_s - took_s))

@@ -11,6 +11,7 @@ What an operator must know to trust this file:
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -45,7 +46,8 @@ class GpuState:
     highest_clock_mhz: float = 0.0
     last_xid: int | None = None
     out: int = 0
-    drain: int = 0
+    drain: int | None = None
+    """None: a code that asks for a drain stood on the first page; whether it is new is not known."""
 
 
 @dataclass(slots=True)
@@ -76,7 +78,9 @@ class GpuReader:
         for gpu in seen:
             self.note_xids(gpu, by_gpu)
         signals[Signal.XID_OUT] = float(max(self.gpus[gpu].out for gpu in seen))
-        signals[Signal.XID_DRAIN] = float(max(self.gpus[gpu].drain for gpu in seen))
+        asking = [self.gpus[gpu].drain for gpu in seen]
+        if None not in asking or any(asking):
+            signals[Signal.XID_DRAIN] = float(max(code or 0 for code in asking))
         return signals
 
     def group(self, samples: list[Sample]) -> dict[str, list[Sample]]:
@@ -101,19 +105,29 @@ class GpuReader:
     def note_xids(self, gpu: str, page: Page) -> None:
         """Remember fatal XIDs, notice new ones that ask for a drain, forget both when the page shows 0."""
         state = self.gpus[gpu]
-        counted = {int(s.labels.get("xid", 0)) for s in page.get(XID_COUNT, {}).get(gpu, []) if s.value > 0}
+        counted = {
+            code_of(s.labels.get("xid", "")) for s in page.get(XID_COUNT, {}).get(gpu, []) if s.value > 0
+        } - {0}
         samples = page.get(XID, {}).get(gpu)
-        last = int(samples[0].value) if samples else None
+        last = int(samples[0].value) if samples and math.isfinite(samples[0].value) else None
         if last == 0 and not counted:
             state.out = state.drain = 0
         fatal = counted & self.out_xids or ({last} & self.out_xids if last else set())
         if fatal:
-            state.out = max(int(code) for code in fatal if code)
+            state.out = max(fatal)
         appeared = last is not None and state.last_xid is not None and last != state.last_xid
-        asking = counted & self.drain_xids or ({last} & self.drain_xids if appeared else set())
+        new = {last} if appeared and last is not None else set()
+        asking = (counted | new) & self.drain_xids
         if asking:
-            state.drain = max(int(code) for code in asking if code)
+            state.drain = max(asking)
+        elif state.drain is None and last not in self.drain_xids:
+            state.drain = 0
         state.last_xid = last
+
+
+def code_of(text: str) -> int:
+    """An XID in a label; 0 for anything that is not one."""
+    return int(text) if text.isdecimal() and len(text) < 6 else 0
 
 
 def gauges(page: Page) -> dict[Signal, float]:
