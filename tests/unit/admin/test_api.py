@@ -78,7 +78,9 @@ async def test_metrics_are_a_page_prometheus_reads(tmp_path: Path) -> None:
         } <= families  # fmt: skip
 
 
-async def test_endpoints_kept_against_judgement_are_counted_so_that_an_alert_can_name_the_cap(tmp_path: Path) -> None:
+async def test_endpoints_kept_against_judgement_are_counted_so_that_an_alert_can_name_the_cap(
+    tmp_path: Path,
+) -> None:
     async with admin(tmp_path) as (client, engine):
         for name in ("a", "b/2"):
             broken = {Signal.RUNNING: 1.0, Signal.ANSWERED: 1.0, Signal.ECC_FATAL: 1.0, Signal.PROBE_REFUSALS: 0.0}
