@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -16,6 +17,7 @@ from support.stack import free_ports
 from support.waiting import until
 
 REQUEST_S = 5.0
+FAILED = pytest.StashKey[bool]()
 
 
 @pytest.fixture(scope="session")
@@ -51,10 +53,19 @@ async def running(
             await until(containers.calm, SETTLE_S, "both Envoys serve the whole fleet")
             yield containers
         finally:
-            show_logs(policy_dir, ports)
+            if request.node.stash.get(FAILED, True):
+                show_logs(policy_dir, ports)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    report = yield
+    if call.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
 
 
 def show_logs(policy_dir: Path, ports: dict[str, int]) -> None:
-    """The end of every log, which pytest shows of failed tests only."""
-    command = [*compose_command(), "logs", "--no-color", "--tail", "25"]
+    """The end of every log."""
+    command = [*compose_command(), "logs", "--no-color", "--tail", "12"]
     subprocess.run(["sh", "-c", 'exec "$@" 2>&1', "sh", *command], env=environment(policy_dir, ports), check=False)
