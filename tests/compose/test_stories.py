@@ -100,7 +100,7 @@ async def test_a_partition_moves_nothing_and_heals_by_itself(running: Containers
         assert loads.failures == []
         await until(lambda: running.firing("GpuxdsFleetFrozen"), 30, "the alert on a frozen fleet fires")
 
-        await running.plug_in("control-plane", "mesh")
+        await running.plug_in("control-plane", "mesh", "control-plane-xds")
         took = await seconds_until(running.calm, SETTLE_S, "both Envoys are in sync again")
         print(f"in sync {took:.1f} s after the partition healed")
         after = await running.views()

@@ -144,9 +144,10 @@ class Containers:
         """Unplug a container from a network."""
         await self.change("network", "disconnect", f"{PROJECT}_{network}", await self.id(service))
 
-    async def plug_in(self, service: str, network: str) -> None:
-        """Plug it in again, under the name it had."""
-        await self.change("network", "connect", "--alias", service, f"{PROJECT}_{network}", await self.id(service))
+    async def plug_in(self, service: str, network: str, *aliases: str) -> None:
+        """Plug it in again, under the names it had."""
+        named = [part for alias in (service, *aliases) for part in ("--alias", alias)]
+        await self.change("network", "connect", *named, f"{PROJECT}_{network}", await self.id(service))
 
     # -- the control plane --------------------------------------------------------------------------------
 
