@@ -22,7 +22,6 @@ from support.certificates import make_certificates
 from support.pages import dcgm_page, vllm_page
 from support.waiting import until
 
-
 PROBE_TIMEOUT_S = 0.2
 
 
