@@ -57,9 +57,10 @@ def test_images_are_tagged_with_this_version() -> None:
 
 
 @pytest.mark.parametrize("service", list(FILE["services"]))
-def test_every_service_is_hardened_and_limited(service: str) -> None:
+def test_every_service_is_hardened_limited_and_checked(service: str) -> None:
     found = FILE["services"][service]
     assert found["restart"] == "unless-stopped"
+    assert found["healthcheck"]["test"]
     assert found["read_only"] is True
     assert found["cap_drop"] == ["ALL"]
     assert found["security_opt"] == ["no-new-privileges:true"]
