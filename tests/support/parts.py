@@ -6,6 +6,7 @@ import shutil
 
 from gpuxds.assets import envoy_binary
 from gpuxds.errors import EnvironmentProblem
+from support.compose import why_no_stack
 
 
 def why_absent(part: str) -> str:
@@ -19,5 +20,7 @@ def why_absent(part: str) -> str:
             return ""
         case "openssl":
             return "" if shutil.which("openssl") else "no openssl; install it with: apt-get install openssl"
+        case "docker":
+            return why_no_stack()
         case _:
             raise ValueError(f"no such part: {part}")

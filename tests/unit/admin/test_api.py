@@ -82,6 +82,18 @@ async def test_metrics_are_a_page_prometheus_reads(tmp_path: Path) -> None:
         } <= families  # fmt: skip
 
 
+async def test_endpoints_kept_against_judgement_are_counted_so_that_an_alert_can_name_the_cap(
+    tmp_path: Path,
+) -> None:
+    async with admin(tmp_path) as (client, engine):
+        for name in ("a", "b/2"):
+            broken = {Signal.RUNNING: 1.0, Signal.ANSWERED: 1.0, Signal.ECC_FATAL: 1.0, Signal.PROBE_REFUSALS: 0.0}
+            engine.store.record(name, broken, time.time())
+        engine.decide()
+        page = await (await client.get("/metrics")).text()
+        assert 'gpuxds_pool_kept_endpoints{pool="p"} 1.0' in page
+
+
 async def test_endpoints_have_health_weight_reason_and_ages(tmp_path: Path) -> None:
     async with admin(tmp_path) as (client, engine):
         engine.store.record("a", {Signal.RUNNING: 3.0, Signal.WAITING: 0.0, Signal.ANSWERED: 1.0}, time.time())

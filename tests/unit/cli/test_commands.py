@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,9 @@ def test_serve_refuses_what_cannot_work_before_it_serves(tmp_path: Path) -> None
     assert "--tls-cert and --tls-key" in failure("serve", "x.yaml", "--tls-cert", __file__)
     assert "no such file" in failure("serve", "x.yaml", "--token-file", "/does/not/exist")
     assert "write host:port" in failure("serve", "x.yaml", "--xds", "nowhere")
+
+
+def test_version_is_one_line_that_scripts_can_take_as_it_is() -> None:
+    result = run(app, ["--version"])
+    assert result.exit_code == 0
+    assert result.stdout == f"{version('gpuxds')}\n"

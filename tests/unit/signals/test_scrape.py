@@ -22,6 +22,8 @@ from support.certificates import make_certificates
 from support.pages import dcgm_page, vllm_page
 from support.waiting import until
 
+PROBE_TIMEOUT_S = 0.2
+
 
 class Engine:
     """A server whose pages the test decides."""
@@ -123,6 +125,18 @@ async def test_a_closed_port_is_refused_and_a_hung_server_times_out_twice() -> N
 
 
 @pytest.mark.real("openssl")
+async def test_a_failure_that_comes_at_once_is_counted_no_sooner_than_a_timeout() -> None:
+    """Else the first of a fleet that was cut off is convicted before the others fall silent."""
+    async with scraping() as (engine, store, _):
+        await until(lambda: value(store, Signal.RUNNING) > 0, 5, "a page was read")
+        engine.answer, engine.health = "error", 503
+        await until(lambda: value(store, Signal.SCRAPE_FAILURES) >= 1, 5, "a page fails")
+        failed_at = store.view(("a",), time.time()).times[Signal.SCRAPE_FAILURES][0]
+        await until(lambda: value(store, Signal.PROBE_TIMEOUTS) >= 2, 5, "probes fail")
+        convicted_at = store.view(("a",), time.time()).times[Signal.PROBE_TIMEOUTS][0]
+        assert convicted_at - failed_at > 1.9 * PROBE_TIMEOUT_S
+
+
 async def test_a_page_behind_tls_is_trusted_through_the_policys_ca_and_not_without_it(tmp_path: Path) -> None:
     make_certificates(tmp_path, "one")
     make_certificates(tmp_path, "other")

@@ -100,6 +100,9 @@ def test_no_route_timeout_cuts_a_generation_and_retries_go_elsewhere_before_the_
     assert [p.name for p in action.retry_policy.retry_host_predicate] == [
         "envoy.retry_host_predicates.previous_hosts"
     ]
+    assert action.retry_policy.host_selection_retry_max_attempts >= 100, (
+        "a heavy endpoint is picked again and again"
+    )
     off = routes_of(one_pool("    retries: {attempts: 0}\n"))[0].route
     assert off is not None
     assert off.retry_policy is None

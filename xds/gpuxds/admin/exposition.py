@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from gpuxds.engine.loop import Engine
 from gpuxds.scoring.contract import Health, PoolDecision
+from gpuxds.scoring.health import Cause
 
 
 class DecisionCollector(Collector):
@@ -56,7 +57,7 @@ def endpoint_families(decisions: list[PoolDecision]) -> Iterator[Metric]:
 
 
 def pool_families(decisions: list[PoolDecision]) -> Iterator[Metric]:
-    """Freeze, alarms and serving endpoints per pool."""
+    """Freeze, alarms, serving endpoints and those kept against judgement, per pool."""
     frozen = GaugeMetricFamily(
         "gpuxds_pool_frozen",
         "1 while weights are held because many endpoints fell silent at once.",
@@ -64,12 +65,18 @@ def pool_families(decisions: list[PoolDecision]) -> Iterator[Metric]:
     )
     alarms = GaugeMetricFamily("gpuxds_pool_alarms", "Alarms now in force.", labels=["pool"])
     serving = GaugeMetricFamily("gpuxds_pool_serving_endpoints", "Endpoints that take requests.", labels=["pool"])
+    kept = GaugeMetricFamily(
+        "gpuxds_pool_kept_endpoints",
+        "Endpoints judged unfit that stay in service: the ejection cap is reached, or they are the last.",
+        labels=["pool"],
+    )
     for decision in decisions:
         frozen.add_metric([decision.pool], float(decision.frozen))
         alarms.add_metric([decision.pool], len(decision.alarms))
         healthy = (decision.envoy_health == 1) & decision.in_eds
         serving.add_metric([decision.pool], int(healthy.sum()))
-    return iter((frozen, alarms, serving))
+        kept.add_metric([decision.pool], int((decision.cause == Cause.KEPT).sum()))
+    return iter((frozen, alarms, serving, kept))
 
 
 def proxy_families(engine: Engine) -> Iterator[Metric]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from gpuxds import __version__
 from gpuxds.errors import GpuxdsError
 
 COMMANDS = {
@@ -68,8 +69,19 @@ app = typer.Typer(
 )
 
 
+def print_version(asked: bool) -> None:
+    """Answer `--version`, alone on its line, so that scripts and image labels can take it as it is."""
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
-def root() -> None:
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """GPU-aware control plane for Envoy: live GPU stats become weights and health, pushed over xDS."""
 
 

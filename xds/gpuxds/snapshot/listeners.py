@@ -37,8 +37,9 @@ NAME = "gpuxds"
 """Name of the listener and of its routes."""
 RETRY_ON = "connect-failure,refused-stream,reset"
 """`reset` covers a connection that breaks before the answer's headers; nothing is retried after them."""
-PREVIOUS_HOSTS_TRIES = 5
-"""How often Envoy picks again when it picked an endpoint that just failed."""
+PREVIOUS_HOSTS_TRIES = 100
+"""How often Envoy picks again when it picked an endpoint that just failed. An endpoint with 92 % of the weight is
+picked six times in a row in 6 of 10 cases, and 100 times in 1 of 4,000; a pick takes less than a microsecond."""
 LONGEST_SILENCE_S = 3600.0
 """Of a downstream connection without requests."""
 HEADERS_TIMEOUT_S = 10.0

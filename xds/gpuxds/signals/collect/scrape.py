@@ -195,10 +195,17 @@ class Scraper:
         return step
 
     async def ask(self, target: EngineTarget) -> None:
-        """Probe the serving port; repeat a timeout at once, so that a hung server is known in seconds."""
+        """Probe the serving port; repeat a timeout at once, so that a hung server is known in seconds.
+
+        A host without a name or a route fails in no time. It is counted no sooner than a timeout would be, or the
+        first of a whole fleet that we lost is convicted before the others can show that the fault is ours.
+        """
         endpoint, store = target.endpoint, self.store
         for _ in range(target.probe_tries):
+            asked_at = self.now()
             answer = await probe(self.probes, endpoint, target.probe_timeout_s)
+            if answer is Answer.SILENT:
+                await asyncio.sleep(max(0.0, asked_at + target.probe_timeout_s - self.now()))
             if answer is Answer.ALIVE:
                 store.record(endpoint.id, ALIVE, self.now())
                 return
