@@ -51,6 +51,8 @@ class Engine:
     async def healthy(self, _: web.Request) -> web.Response:
         if self.health == 0:
             await asyncio.sleep(60)
+        if self.health == 302:
+            raise web.HTTPFound("http://127.0.0.1:1/")
         return web.Response(status=self.health)
 
     async def gpu(self, _: web.Request) -> web.Response:
@@ -183,3 +185,21 @@ async def test_a_ca_file_that_comes_later_is_used_then_and_death_is_seen_meanwhi
         (tmp_path / "later.pem").unlink()
         await runner.cleanup()
         await until(lambda: value(store, Signal.PROBE_REFUSALS) >= 1, 5, "the closed port is seen")
+
+
+async def test_a_health_page_that_redirects_to_a_closed_port_is_an_answer() -> None:
+    async with scraping() as (engine, store, _):
+        engine.answer, engine.health = "error", 302
+        await until(lambda: value(store, Signal.SCRAPE_FAILURES) >= 3, 5, "pages fail")
+        assert value(store, Signal.ANSWERED) == 1
+        assert not value(store, Signal.PROBE_REFUSALS) >= 1
+
+
+async def test_a_defect_on_one_page_costs_that_page_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("defect")
+
+    monkeypatch.setattr("gpuxds.signals.presets.dcgm.GpuReader.read", broken)
+    async with scraping() as (_, store, _runner):
+        await until(lambda: value(store, Signal.OUTPUT_TOKENS_RATE) >= 0, 5, "engine pages are read all the same")
+        assert not value(store, Signal.XID_OUT) >= 0
