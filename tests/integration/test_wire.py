@@ -227,7 +227,7 @@ async def test_a_bearer_token_is_asked_for_and_may_rotate(tmp_path: Path) -> Non
         await served.start_envoy("right", token="first")
         await served.settled()
         await served.start_envoy("wrong", token="guess")
-        await until(lambda: served.server.counters.refused > 0, 10, "the wrong token is refused")
+        await until(lambda: served.server.refused > 0, 10, "the wrong token is refused")
         token.write_text("second\n")
         await served.start_envoy("rotated", token="second")
         await until(lambda: len(served.server.proxies()) == 2, 10, "the new token is accepted")

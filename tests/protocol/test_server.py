@@ -252,3 +252,22 @@ def test_a_streak_of_failures_ends_with_answers_and_survives_the_odd_late_one() 
         return book.take(1, message, {"a"})[0].error_streak
 
     assert [report(5, 0), report(0, 2), report(1, 2), report(0, 0), report(3, 1)] == [0, 2, 4, 4, 0]
+
+
+def test_an_endpoint_that_is_left_out_has_nothing_in_flight_and_is_told_about_once() -> None:
+    book = LoadBook()
+
+    def report(stream: int, active: int) -> list[tuple[int, bool]]:
+        message = pb.LoadStatsRequest()
+        if active:
+            stats = message.cluster_stats.add(cluster_name="a").upstream_locality_stats.add()
+            line = stats.upstream_endpoint_stats.add(total_requests_in_progress=active)
+            line.address.socket_address.address, line.address.socket_address.port_value = "10.0.0.1", 8000
+        return [(load.active, load.news) for load in book.take(stream, message, {"a"})]
+
+    assert report(1, 3) == [(3, False)]
+    assert report(2, 4) == [(7, False)]
+    assert report(1, 0) == [(4, False)]
+    assert report(1, 0) == []
+    book.close(2)
+    assert report(1, 1) == [(1, False)]

@@ -19,3 +19,11 @@ def read_bytes(path: Path) -> bytes:
 def read_text(path: Path) -> str:
     """The text of a regular file in UTF-8. Raises OSError or UnicodeDecodeError."""
     return read_bytes(path).decode("utf-8")
+
+
+def read_token(path: Path) -> str:
+    """The one token in a file. Raises OSError, or ValueError when the file holds something else."""
+    token = read_bytes(path).decode("ascii", "replace").strip()
+    if not token or " " in token or not token.isprintable() or "\N{REPLACEMENT CHARACTER}" in token:
+        raise ValueError(f"{path}: must hold one token of printable characters")
+    return token

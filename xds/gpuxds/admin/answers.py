@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from gpuxds.discovery.events import ProxyStatus, TypeStatus
+from gpuxds.discovery.events import ProxyStatus
 
 HealthName = Literal["warming", "serving", "suspect", "failed", "quarantined", "draining", "drained"]
 EnvoyHealthName = Literal["HEALTHY", "UNHEALTHY", "DRAINING"]
@@ -293,16 +293,3 @@ class Recording:
 
     now: float
     endpoints: dict[str, dict[str, dict[str, float]]] = Field(default_factory=dict)
-
-
-__all__ = [
-    "Endpoint",
-    "Endpoints",
-    "Explained",
-    "Policy",
-    "Problem",
-    "Proxies",
-    "Recording",
-    "TypeStatus",
-    "Undrained",
-]

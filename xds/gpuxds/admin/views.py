@@ -15,7 +15,7 @@ import numpy as np
 
 from gpuxds.engine.loop import Engine
 from gpuxds.scoring.contract import Drain, EnvoyHealth, Health, PoolDecision
-from gpuxds.scoring.explain import explain, reason
+from gpuxds.scoring.explain import explain, medians, reason
 from gpuxds.signals.model import Signal
 from gpuxds.signals.recording import dump
 
@@ -50,11 +50,10 @@ def pool_summary(decision: PoolDecision, overridden: Container[str] = ()) -> dic
     }
 
 
-def endpoint_row(engine: Engine, decision: PoolDecision, row: int) -> dict[str, Any]:
-    """One endpoint as `endpoints` lists it."""
+def endpoint_row(engine: Engine, decision: PoolDecision, row: int, middles: tuple[float, ...]) -> dict[str, Any]:
+    """One endpoint as `endpoints` lists it; `middles` are the decision's medians."""
     endpoint = decision.endpoints[row]
     drain = engine.drains.by_id.get(endpoint.id)
-    column = {signal: decision.view.value(signal)[row] for signal in IN_ROW}
     return {
         "id": endpoint.id,
         "pool": endpoint.pool,
@@ -71,24 +70,22 @@ def endpoint_row(engine: Engine, decision: PoolDecision, row: int) -> dict[str, 
         "in_eds": bool(decision.in_eds[row]),
         "weight": int(decision.weights[row]),
         "wanted": int(decision.wanted[row]),
-        "reason": because(decision, row, engine.drains.by_id),
-        "signals": {signal.name.lower(): column[signal] for signal in IN_ROW},
-        "load_age_s": decision.view.age_s(Signal.RUNNING)[row],
+        "reason": reason(decision, row, middles) + said(drain),
+        "signals": {signal.name.lower(): decision.view.value_at(signal, row) for signal in IN_ROW},
+        "load_age_s": decision.view.age_at(Signal.RUNNING, row),
         "drain": None if drain is None else asdict(drain),
     }
 
 
-def because(decision: PoolDecision, row: int, drains: Mapping[str, Drain]) -> str:
-    """Why an endpoint is as it is; of one that is drained, also what the operator said."""
-    drain = drains.get(decision.ids[row])
-    said = f": {drain.reason}" if drain is not None and drain.reason else ""
-    return reason(decision, row) + said
+def said(drain: Drain | None) -> str:
+    """What the operator said of a drain, to be added to the reason."""
+    return f": {drain.reason}" if drain is not None and drain.reason else ""
 
 
 def one(engine: Engine, endpoint_id: str) -> dict[str, Any]:
     """One endpoint. Raises UnknownEndpoint."""
     decision = engine.decision_of(endpoint_id)
-    return endpoint_row(engine, decision, decision.ids.index(endpoint_id))
+    return endpoint_row(engine, decision, decision.ids.index(endpoint_id), medians(decision))
 
 
 IN_ROW = (
@@ -105,8 +102,9 @@ IN_ROW = (
 def endpoints(engine: Engine) -> dict[str, Any]:
     """Every endpoint, and every pool in a few numbers."""
     rows = [
-        endpoint_row(engine, decision, row)
+        endpoint_row(engine, decision, row, middles)
         for decision in engine.decisions.values()
+        for middles in (medians(decision),)
         for row in range(len(decision.ids))
     ]
     return {"pools": [pool_summary(d, engine.overrides) for d in engine.decisions.values()], "endpoints": rows}
@@ -120,10 +118,9 @@ def explained(
 ) -> dict[str, Any]:
     """Why each weight is what it is, for all endpoints or one."""
     rows = [
-        {"pool": decision.pool, **asdict(found), "reason": because(decision, row, drains)}
+        {"pool": decision.pool, **asdict(found), "reason": found.reason + said(drains.get(found.id))}
         for decision in decisions
-        for row, found in enumerate(explain(decision))
-        if endpoint_id in (None, found.id)
+        for found in explain(decision, endpoint_id)
     ]
     return {"pools": [pool_summary(decision, overridden) for decision in decisions], "endpoints": rows}
 
@@ -157,7 +154,7 @@ def instance(decision: PoolDecision, row: int) -> dict[str, Any]:
     endpoint, view = decision.endpoints[row], decision.view
 
     def value(signal: Signal) -> float:
-        return float(view.value(signal)[row])
+        return view.value_at(signal, row)
 
     return {
         "instance": endpoint.id,
@@ -172,7 +169,7 @@ def instance(decision: PoolDecision, row: int) -> dict[str, Any]:
         "average_response_s": value(Signal.LATENCY_S),
         "weight": int(decision.weights[row]),
         "healthy": bool(decision.in_eds[row] and decision.envoy_health[row] == EnvoyHealth.HEALTHY),
-        "last_report_s": float(view.age_s(Signal.PROXY_ACTIVE)[row]),
+        "last_report_s": view.age_at(Signal.PROXY_ACTIVE, row),
     }
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import grpc
 
 from gpuxds.errors import EnvironmentProblem
-from gpuxds.files import read_bytes
+from gpuxds.files import read_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +95,10 @@ def check_pair(cert: Path, key: Path) -> None:
 
 def read_secret(path: Path) -> str:
     """The one token in a file. Raises OSError, or EnvironmentProblem when the file holds something else."""
-    token = read_bytes(path).decode("ascii", "replace").strip()
-    if not token or " " in token or not token.isprintable() or "\N{REPLACEMENT CHARACTER}" in token:
-        raise EnvironmentProblem(f"{path}: must hold one token of printable characters")
-    return token
+    try:
+        return read_token(path)
+    except ValueError as error:
+        raise EnvironmentProblem(str(error)) from error
 
 
 @dataclass(slots=True)

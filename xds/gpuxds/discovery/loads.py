@@ -9,6 +9,7 @@ Reference: https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/service/load_stat
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -71,21 +72,29 @@ class LoadBook:
 
     active: dict[int, dict[Key, int]] = field(default_factory=dict)
     """Stream -> requests in flight per endpoint, as it reported last."""
+    in_flight: Counter[Key] = field(default_factory=Counter)
+    """The same over all streams, kept up with each report."""
     totals: dict[Key, Totals] = field(default_factory=dict)
+    clusters: frozenset[str] = frozenset()
 
     def take(self, stream: int, report: pb.LoadStatsRequest, clusters: Iterable[str]) -> list[EndpointLoad]:
-        """Add a report; answers with every endpoint of `clusters` known so far."""
-        kept = set(clusters)
-        self.totals = {key: found for key, found in self.totals.items() if key[0] in kept}
-        in_flight: dict[Key, int] = {}
+        """Add a report; answers with the endpoints of `clusters` that it, or the one before it, was about."""
+        kept = frozenset(clusters)
+        if kept != self.clusters:
+            self.clusters = kept
+            self.totals = {key: found for key, found in self.totals.items() if key[0] in kept}
+        now: dict[Key, int] = {}
         news: set[Key] = set()
         for cluster in report.cluster_stats:
             if cluster.cluster_name in kept:
                 for locality in cluster.upstream_locality_stats:
                     for stats in locality.upstream_endpoint_stats:
-                        self.add(cluster.cluster_name, stats, in_flight, news)
-        self.active[stream] = in_flight
-        return [self.load(key, key in news) for key in self.totals]
+                        self.add(cluster.cluster_name, stats, now, news)
+        before = self.active.get(stream, {})
+        self.close(stream)
+        self.active[stream] = now
+        self.in_flight.update(now)
+        return [self.load(key, key in news) for key in {**before, **now} if key in self.totals]
 
     def add(self, cluster: str, stats: pb.UpstreamEndpointStats, in_flight: dict[Key, int], news: set[Key]) -> None:
         """Add one endpoint's line."""
@@ -106,9 +115,9 @@ class LoadBook:
     def load(self, key: Key, news: bool) -> EndpointLoad:
         """One endpoint over all streams."""
         totals = self.totals[key]
-        active = sum(found.get(key, 0) for found in self.active.values())
+        active = self.in_flight[key]
         return EndpointLoad(key[0], key[1], active, totals.issued, totals.ok, totals.errors, totals.streak, news)
 
     def close(self, stream: int) -> None:
         """A stream ended: what it had in flight is no longer known."""
-        self.active.pop(stream, None)
+        self.in_flight.subtract(self.active.pop(stream, {}))

@@ -65,14 +65,6 @@ class Hooks:
     """A proxy came (True) or went (False)."""
 
 
-@dataclass(slots=True)
-class Counters:
-    """Streams since start."""
-
-    opened: int = 0
-    refused: int = 0
-
-
 class AdsServer:
     """Serves snapshots to proxies until stopped."""
 
@@ -96,7 +88,8 @@ class AdsServer:
         self.bodies = Bodies()
         self.book = LoadBook()
         self.numbers = itertools.count(1)
-        self.counters = Counters()
+        self.refused = 0
+        """Streams turned away since start."""
         self.port = 0
         self.changed = asyncio.Condition()
         self.closing = asyncio.Event()
@@ -167,7 +160,6 @@ class AdsServer:
             self.identified, self.event, self.bodies,
         )  # fmt: skip
         self.streams.add(stream)
-        self.counters.opened += 1
         try:
             await stream.run(self.closing)
         except ProtocolError as error:
@@ -190,11 +182,11 @@ class AdsServer:
     async def admit(self, context: Context) -> None:
         """Turn away who may not connect."""
         if not self.token.admits(context.invocation_metadata() or ()):
-            self.counters.refused += 1
+            self.refused += 1
             log.warning("stream.refused", peer=context.peer(), why="no or wrong bearer token")
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "send authorization: Bearer <token>")
         if len(self.streams) >= MAX_STREAMS:
-            self.counters.refused += 1
+            self.refused += 1
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {MAX_STREAMS} streams")
 
     def identified(self, stream: Stream) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from gpuxds.discovery.loads import EndpointLoad
+from gpuxds.discovery.loads import EndpointLoad, Key
 from gpuxds.fleet.endpoint import Fleet
 from gpuxds.signals.model import Signal
 from gpuxds.signals.store import Store
 
 
-def record_loads(store: Store, fleet: Fleet, loads: Sequence[EndpointLoad], now: float) -> None:
+def addresses(fleet: Fleet) -> dict[Key, str]:
+    """Cluster and address -> endpoint id; made when the fleet changes, looked up for every report."""
+    return {(e.pool, (e.ip, e.port)): e.id for e in fleet.endpoints if e.ip is not None}
+
+
+def record_loads(store: Store, by_address: Mapping[Key, str], loads: Sequence[EndpointLoad], now: float) -> None:
     """Record what proxies count.
 
     A streak of failures is recorded only when a report has news of the endpoint: repeating an old streak
     would condemn an endpoint that is being tried again and has not been sent anything yet.
     """
-    by_address = {(e.pool, (e.ip, e.port)): e.id for e in fleet.endpoints}
     for load in loads:
         endpoint_id = by_address.get((load.cluster, load.address))
         if endpoint_id is None:

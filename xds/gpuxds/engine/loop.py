@@ -23,14 +23,14 @@ import numpy as np
 import structlog
 
 from gpuxds.discovery.events import Event, NodeInfo
-from gpuxds.discovery.loads import EndpointLoad
+from gpuxds.discovery.loads import EndpointLoad, Key
 from gpuxds.discovery.server import AdsServer, Hooks
 from gpuxds.engine import actions
 from gpuxds.engine import state as saved
 from gpuxds.engine.census import Census
 from gpuxds.engine.drains import Drains
 from gpuxds.engine.events import EventLog
-from gpuxds.engine.loads import record_loads
+from gpuxds.engine.loads import addresses, record_loads
 from gpuxds.engine.observe import Metrics
 from gpuxds.engine.policy import PolicyHolder
 from gpuxds.engine.publisher import Publisher
@@ -88,6 +88,7 @@ class Engine:
     sources: Sources = field(default_factory=Sources)
     fleet: Fleet = field(default_factory=Fleet)
     facts: dict[str, PoolFacts] = field(default_factory=dict)
+    by_address: dict[Key, str] = field(default_factory=dict)
     store: Store = field(init=False)
     scraper: Scraper = field(init=False)
     publisher: Publisher = field(default_factory=Publisher)
@@ -156,7 +157,7 @@ class Engine:
         return state or saved.SavedState()
 
     async def run(self) -> None:
-        """Serve until `stop`. Feeders and the loop run in one task group: a defect in one ends all."""
+        """Serve until `stop`. Feeders and the loop run in one task group."""
         try:
             async with self.scraper, asyncio.TaskGroup() as tasks:
                 with self.contained("start"):
@@ -239,6 +240,7 @@ class Engine:
         self.publisher.configure(policy, fleet, self.now())
         self.reporter.fleet(self.fleet, fleet, self.now())
         self.policy, self.fleet, self.facts = policy, fleet, facts
+        self.by_address = addresses(fleet)
         self.store.rules = rules_of(policy.signals)
         self.store.sync([endpoint.id for endpoint in fleet.endpoints])
         self.scraper.apply(fleet.endpoints, policy)
@@ -250,7 +252,8 @@ class Engine:
             await happened(self.asked, INTERVAL_S)
             self.asked.clear()
             self.sources.learn(await lookup(self.sources.hosts(self.fleet)))
-            self.follow(self.policy, self.sources.address(self.fleet))
+            with self.contained("resolve"):
+                self.follow(self.policy, self.sources.address(self.fleet))
 
     def note_event(self, node: NodeInfo, event: Event) -> None:
         """A proxy accepted or rejected something."""
@@ -263,7 +266,7 @@ class Engine:
 
     def note_loads(self, loads: Sequence[EndpointLoad]) -> None:
         """Take in what proxies count."""
-        record_loads(self.store, self.fleet, loads, self.now())
+        record_loads(self.store, self.by_address, loads, self.now())
 
     # -- the decision ------------------------------------------------------------------------------------
 

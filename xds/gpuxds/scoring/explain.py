@@ -73,8 +73,9 @@ class ExplainedEndpoint:
     reason: str
 
 
-def explain(decision: PoolDecision) -> list[ExplainedEndpoint]:
-    """Every endpoint of a pool, explained."""
+def explain(decision: PoolDecision, only: str | None = None) -> list[ExplainedEndpoint]:
+    """Every endpoint of a pool, or one, explained."""
+    middles = medians(decision)
     products = product(decision.terms, len(decision.ids))
     shares = predicted_shares(decision)
     freshness = {signal: decision.view.freshness(signal) for signal in SHOWN}
@@ -101,14 +102,15 @@ def explain(decision: PoolDecision) -> list[ExplainedEndpoint]:
                 ExplainedInput(
                     signal.name.lower(),
                     float(decision.view.values[signal, row]),
-                    float(decision.view.age_s(signal)[row]),
+                    decision.view.age_at(signal, row),
                     Freshness(int(freshness[signal][row])).name.lower(),
                 )
                 for signal in SHOWN
             ),
-            reason=reason(decision, row),
+            reason=reason(decision, row, middles),
         )
         for row, endpoint_id in enumerate(decision.ids)
+        if only in (None, endpoint_id)
     ]
 
 
@@ -123,8 +125,13 @@ def predicted_shares(decision: PoolDecision) -> Floats:
     return shares
 
 
-def reason(decision: PoolDecision, row: int) -> str:
-    """One sentence on an endpoint."""
+def medians(decision: PoolDecision) -> tuple[float, ...]:
+    """The median of each factor; computed once where many endpoints are told about."""
+    return tuple(float(np.median(term.values)) if len(decision.ids) else 0.0 for term in decision.terms)
+
+
+def reason(decision: PoolDecision, row: int, middles: tuple[float, ...] | None = None) -> str:
+    """One sentence on an endpoint; `middles` are the `medians` of the decision, when they are known already."""
     cause = Cause(int(decision.cause[row]))
     if cause in CAUSES:
         return CAUSES[cause] + fault(decision, row, cause)
@@ -134,24 +141,24 @@ def reason(decision: PoolDecision, row: int) -> str:
         return f"load unknown, {100 * decision.relaxation[row]:.0f} % of the way to its baseline"
     if decision.equal:
         return decision.note or "equal weights"
-    parts = [text for term in decision.terms if (text := notable(term.name, term.values, row))]
+    found = zip(decision.terms, medians(decision) if middles is None else middles, strict=True)
+    parts = [text for term, middle in found if (text := notable(term.name, float(term.values[row]), middle))]
     return ", ".join(parts) or "as its capacity"
 
 
 def fault(decision: PoolDecision, row: int, cause: Cause) -> str:
     """Which hardware fault it is, for people who will look it up."""
     signals = {Cause.HARDWARE: Signal.XID_OUT, Cause.XID_DRAIN: Signal.XID_DRAIN}
-    code = decision.view.value(signals[cause])[row] if cause in signals else np.nan
+    code = decision.view.value_at(signals[cause], row) if cause in signals else np.nan
     if code > 0:
         return f" (XID {code:.0f})"
-    fatal_ecc = cause is Cause.HARDWARE and decision.view.value(Signal.ECC_FATAL)[row] > 0
+    fatal_ecc = cause is Cause.HARDWARE and decision.view.value_at(Signal.ECC_FATAL, row) > 0
     return " (ECC: double-bit error or failed row remap)" if fatal_ecc else ""
 
 
-def notable(name: str, values: Floats, row: int) -> str:
+def notable(name: str, value: float, middle: float) -> str:
     """A factor that sets an endpoint apart from the median one."""
-    middle = float(np.median(values))
-    if middle <= 0 or values[row] <= 0:
+    if middle <= 0 or value <= 0:
         return ""
-    ratio = float(values[row]) / middle
+    ratio = value / middle
     return f"{name} x{ratio:.2g}" if abs(np.log(ratio)) > NOTABLE else ""

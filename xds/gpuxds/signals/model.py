@@ -121,6 +121,15 @@ class SignalView:
         age: Floats = self.now - self.times[signal]
         return age
 
+    def value_at(self, signal: Signal, row: int) -> float:
+        """`value` of one endpoint, without looking at the others."""
+        absent = self.age_at(signal, row) > self.rules[SOURCES[signal]].absent_after_s
+        return float("nan") if absent else float(self.values[signal, row])
+
+    def age_at(self, signal: Signal, row: int) -> float:
+        """`age_s` of one endpoint."""
+        return float(self.now - self.times[signal, row])
+
     def freshness(self, signal: Signal) -> NDArray[np.int8]:
         """FRESH, STALE or ABSENT per endpoint."""
         rule = self.rules[SOURCES[signal]]

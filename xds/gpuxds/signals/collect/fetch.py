@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 
 from gpuxds.errors import SignalError
-from gpuxds.files import read_bytes
+from gpuxds.files import read_token
 
 CHUNK_BYTES = 65_536
 
@@ -61,7 +61,7 @@ async def fetch(session: aiohttp.ClientSession, url: str, options: FetchOptions)
 
 def token_of(path: str) -> str:
     """The token a file holds now, so that it can rotate. Raises OSError, or SignalError for what is no token."""
-    token = read_bytes(Path(path)).decode("ascii", "replace").strip()
-    if not token or not token.isprintable() or " " in token or "\N{REPLACEMENT CHARACTER}" in token:
-        raise SignalError(f"bearer_token_file {path}: not one token of printable characters")
-    return token
+    try:
+        return read_token(Path(path))
+    except ValueError as error:
+        raise SignalError(f"bearer_token_file {error}") from error

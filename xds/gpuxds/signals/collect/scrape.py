@@ -97,7 +97,6 @@ class Scraper:
         self.running: dict[str, tuple[Target, asyncio.Task[None]]] = {}
         self.failing: dict[str, str] = {}
         """Page -> why it failed last; for people."""
-        self.scrapes = 0
         self.failures = 0
 
     async def __aenter__(self) -> Scraper:
@@ -152,7 +151,6 @@ class Scraper:
 
     async def page(self, key: str, url: str, cadence: Cadence) -> bytes | None:
         """The page, or None when it cannot be had; says so once."""
-        self.scrapes += 1
         try:
             return await fetch(self.session, url, cadence.options)
         except FAILURES as error:
