@@ -27,7 +27,7 @@ from envoy_data_plane.envoy.extensions.retry.host.previous_hosts import v3 as pr
 from envoy_data_plane.google.protobuf import Any as PackedMessage
 from envoy_data_plane.google.protobuf import Struct, Value
 
-from gpuxds.policy.model import ListenerSpec, PoolSpec, RetrySpec
+from gpuxds.policy.model import Policy, PoolSpec, RetrySpec
 from gpuxds.policy.strategies import ConsistentHash
 from gpuxds.snapshot.clusters import ADS
 from gpuxds.snapshot.model import CLUSTER, LISTENER, ROUTES, Resource
@@ -63,10 +63,10 @@ ACCESS_LOG_FIELDS = {
 }
 
 
-def listener(spec: ListenerSpec) -> Resource:
+def listener(policy: Policy) -> Resource:
     """Envoy's HTTP listener."""
-    address = core.SocketAddress(address=spec.address, port_value=spec.port)
-    filters = [listener_v3.Filter(name="http", typed_config=PackedMessage.pack(connection_manager(spec)))]
+    address = core.SocketAddress(address=policy.listener.address, port_value=policy.listener.port)
+    filters = [listener_v3.Filter(name="http", typed_config=PackedMessage.pack(connection_manager(policy)))]
     message = listener_v3.Listener(
         name=NAME,
         address=core.Address(socket_address=address),
@@ -75,13 +75,13 @@ def listener(spec: ListenerSpec) -> Resource:
     return resource(NAME, LISTENER, bytes(message), refers_to=((ROUTES, NAME),))
 
 
-def connection_manager(spec: ListenerSpec) -> hcm.HttpConnectionManager:
+def connection_manager(policy: Policy) -> hcm.HttpConnectionManager:
     """HTTP, with routes over ADS."""
     return hcm.HttpConnectionManager(
         stat_prefix=NAME,
         rds=hcm.Rds(config_source=ADS, route_config_name=NAME),
         http_filters=[router_filter()],
-        access_log=[access_log()] if spec.access_log else [],
+        access_log=[access_log()] if policy.listener.access_log else [],
         use_remote_address=True,
         normalize_path=True,
         merge_slashes=True,
@@ -108,14 +108,21 @@ def access_log() -> accesslog.AccessLog:
 def routes(pools: Sequence[PoolSpec]) -> Resource:
     """Which path prefix goes to which pool; the longest prefix first, since Envoy takes the first match."""
     ordered = sorted(pools, key=lambda pool: (-len(pool.match.prefix), pool.name))
-    host = route_v3.VirtualHost(name="all", domains=["*"], routes=[route(pool) for pool in ordered])
+    made = [route for pool in ordered for route in routes_of(pool)]
+    host = route_v3.VirtualHost(name="all", domains=["*"], routes=made)
     message = route_v3.RouteConfiguration(name=NAME, virtual_hosts=[host], validate_clusters=False)
     return resource(NAME, ROUTES, bytes(message), refers_to=tuple((CLUSTER, pool.name) for pool in ordered))
 
 
-def route(pool: PoolSpec) -> route_v3.Route:
-    """The route of one pool."""
-    action = route_v3.RouteAction(
+def routes_of(pool: PoolSpec) -> list[route_v3.Route]:
+    """The routes of one pool, the most particular first; the last one takes every request to its prefix."""
+    match = route_v3.RouteMatch(prefix=pool.match.prefix)
+    return [route_v3.Route(name=pool.name, match=match, route=action(pool))]
+
+
+def action(pool: PoolSpec) -> route_v3.RouteAction:
+    """Where a pool's requests go, and how long and how often they are tried."""
+    return route_v3.RouteAction(
         cluster=pool.name,
         timeout=timedelta(seconds=pool.timeouts.request),
         idle_timeout=timedelta(seconds=pool.timeouts.idle),
@@ -123,7 +130,6 @@ def route(pool: PoolSpec) -> route_v3.Route:
         hash_policy=hash_policy(pool),
         prefix_rewrite=pool.match.rewrite or "",
     )
-    return route_v3.Route(name=pool.name, match=route_v3.RouteMatch(prefix=pool.match.prefix), route=action)
 
 
 def retries(spec: RetrySpec) -> route_v3.RetryPolicy | None:

@@ -25,6 +25,6 @@ def config(
     seen = [pool for pool in policy.pools if pools is None or pool.name in pools]
     return {
         CLUSTER: resource_set(cluster(pool, capacities.get(pool.name, 0.0)) for pool in seen),
-        LISTENER: resource_set([listener(policy.listener), *map(grpc_listener, seen)]),
+        LISTENER: resource_set([listener(policy), *map(grpc_listener, seen)]),
         ROUTES: resource_set([routes(seen), *map(grpc_routes, seen)]),
     }
