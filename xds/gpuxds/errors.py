@@ -9,6 +9,8 @@
     ├── DrainRefused       a drain would leave a pool without a serving endpoint
     ├── UnknownEndpoint    no endpoint has that id
     ├── UnknownPool        no pool has that name
+    ├── UnknownReservation no reservation has that id or name
+    ├── NoCapacity         nothing that was asked for can be had now; says why
     ├── NotReady           nothing was decided yet
     ├── Unusable           what was asked for cannot be used
     ├── Conflict           something else has that name, or it is declared elsewhere
@@ -84,6 +86,14 @@ class UnknownEndpoint(GpuxdsError):
 
 class UnknownPool(GpuxdsError):
     """No pool has that name; the message lists those there are."""
+
+
+class UnknownReservation(GpuxdsError):
+    """No reservation has that id or name: it ended, or never was."""
+
+
+class NoCapacity(GpuxdsError):
+    """Nothing that was asked for can be had now; the message gives the reason for each endpoint."""
 
 
 class NotReady(GpuxdsError):

@@ -18,12 +18,12 @@ def prepared() -> tuple[Publisher, Pool]:
     pool.hear()
     pool.decide()
     publisher = Publisher()
-    publisher.configure(pool.policy, Fleet(pool.facts.endpoints), 0.0)
+    publisher.configure(pool.policy, Fleet(pool.facts.endpoints), (), 0.0)
     return publisher, pool
 
 
 def published(publisher: Publisher, decision: PoolDecision) -> Snapshot:
-    publisher.encode({decision.pool: decision})
+    publisher.encode([decision])
     return publisher.snapshots(0.0)["all"]
 
 

@@ -155,10 +155,10 @@ def test_the_publisher_withdraws_a_cluster_after_its_routes() -> None:
     """C51"""
     two, one = policy_of({"a": [1], "b": [2]}), policy_of({"a": [1]})
     publisher = Publisher()
-    publisher.configure(two, Fleet(endpoints(two)), now=100.0)
+    publisher.configure(two, Fleet(endpoints(two)), (), now=100.0)
     publisher.assignments = {"a": assignment("a", []), "b": assignment("b", [])}
     assert set(publisher.snapshots(100.0)["all"].of(CLUSTER).resources) == {"a", "b"}
-    publisher.configure(one, Fleet(endpoints(one)), now=101.0)
+    publisher.configure(one, Fleet(endpoints(one)), (), now=101.0)
     soon = publisher.snapshots(101.5)["all"]
     assert set(soon.of(CLUSTER).resources) == {"a", "b"}
     assert "b" not in soon.of(ROUTES).resources

@@ -2,7 +2,8 @@
 
 Every report repeats the 61 KB Node, so it is cut off before parsing. Reports carry what changed since the
 last one, except requests in progress, which are absolute; an endpoint without any is left out. Several
-Envoys add up: the book holds the latest in-progress count per stream and the totals over all.
+Envoys add up: the book holds the latest in-progress count per stream and the totals over all. So do the clusters of
+one pool: what runs on an endpoint is one number, whichever cluster a request came through.
 
 Reference: https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/service/load_stats/v3/lrs.proto
 """
@@ -13,12 +14,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from gpuxds.policy.slices import pool_of
 from gpuxds.wire import xds_pb2 as pb
 
 Address = tuple[str, int]
 """IP and port."""
 Key = tuple[str, Address]
-"""Cluster and address."""
+"""Pool and address."""
 NODE_TAG = 0x0A
 
 
@@ -41,7 +43,7 @@ def without_node(message: bytes) -> bytes:
 class EndpointLoad:
     """One endpoint as all proxies together see it."""
 
-    cluster: str
+    pool: str
     address: Address
     active: int
     """Requests in flight now."""
@@ -54,6 +56,8 @@ class EndpointLoad:
     since the answers are those of requests that began before."""
     news: bool
     """The report that was just added says that a request to it was answered or failed."""
+    used: bool = False
+    """The report that was just added says that a request was sent to it."""
 
 
 @dataclass(slots=True)
@@ -82,27 +86,38 @@ class LoadBook:
         kept = frozenset(clusters)
         if kept != self.clusters:
             self.clusters = kept
-            self.totals = {key: found for key, found in self.totals.items() if key[0] in kept}
+            pools = {pool_of(cluster) for cluster in kept}
+            self.totals = {key: found for key, found in self.totals.items() if key[0] in pools}
         now: dict[Key, int] = {}
         news: set[Key] = set()
+        used: set[Key] = set()
         for cluster in report.cluster_stats:
             if cluster.cluster_name in kept:
                 for locality in cluster.upstream_locality_stats:
                     for stats in locality.upstream_endpoint_stats:
-                        self.add(cluster.cluster_name, stats, now, news)
+                        self.add(pool_of(cluster.cluster_name), stats, now, news, used)
         before = self.active.get(stream, {})
         self.close(stream)
         self.active[stream] = now
         self.in_flight.update(now)
-        return [self.load(key, key in news) for key in {**before, **now} if key in self.totals]
+        return [self.load(key, key in news, key in used) for key in {**before, **now} if key in self.totals]
 
-    def add(self, cluster: str, stats: pb.UpstreamEndpointStats, in_flight: dict[Key, int], news: set[Key]) -> None:
+    def add(
+        self,
+        pool: str,
+        stats: pb.UpstreamEndpointStats,
+        in_flight: dict[Key, int],
+        news: set[Key],
+        used: set[Key],
+    ) -> None:
         """Add one endpoint's line."""
         socket = stats.address.socket_address
-        key = (cluster, (socket.address, socket.port_value))
+        key = (pool, (socket.address, socket.port_value))
         in_flight[key] = in_flight.get(key, 0) + stats.total_requests_in_progress
         if stats.total_successful_requests or stats.total_error_requests:
             news.add(key)
+        if stats.total_issued_requests:
+            used.add(key)
         totals = self.totals.setdefault(key, Totals())
         totals.issued += stats.total_issued_requests
         totals.ok += stats.total_successful_requests
@@ -112,11 +127,13 @@ class LoadBook:
         elif stats.total_successful_requests:
             totals.streak = 0
 
-    def load(self, key: Key, news: bool) -> EndpointLoad:
+    def load(self, key: Key, news: bool, used: bool) -> EndpointLoad:
         """One endpoint over all streams."""
         totals = self.totals[key]
         active = self.in_flight[key]
-        return EndpointLoad(key[0], key[1], active, totals.issued, totals.ok, totals.errors, totals.streak, news)
+        return EndpointLoad(
+            key[0], key[1], active, totals.issued, totals.ok, totals.errors, totals.streak, news, used
+        )
 
     def close(self, stream: int) -> None:
         """A stream ended: what it had in flight is no longer known."""

@@ -23,7 +23,8 @@ class Happening:
     at: float
     """Unix seconds."""
     kind: str
-    """`push`, `health`, `alarm`, `drain`, `undrain`, `reload`, `nack`, `proxy`, `fleet`, or `strategy`."""
+    """`push`, `health`, `alarm`, `drain`, `undrain`, `reload`, `nack`, `proxy`, `fleet`, `strategy`, `reserve`,
+    `extend`, `release`, or `expire`."""
     data: Mapping[str, Any]
 
 

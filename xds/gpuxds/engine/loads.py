@@ -11,7 +11,7 @@ from gpuxds.signals.store import Store
 
 
 def addresses(fleet: Fleet) -> dict[Key, str]:
-    """Cluster and address -> endpoint id; made when the fleet changes, looked up for every report."""
+    """Pool and address -> endpoint id; made when the fleet changes, looked up for every report."""
     return {(e.pool, (e.ip, e.port)): e.id for e in fleet.endpoints if e.ip is not None}
 
 
@@ -22,7 +22,7 @@ def record_loads(store: Store, by_address: Mapping[Key, str], loads: Sequence[En
     would condemn an endpoint that is being tried again and has not been sent anything yet.
     """
     for load in loads:
-        endpoint_id = by_address.get((load.cluster, load.address))
+        endpoint_id = by_address.get((load.pool, load.address))
         if endpoint_id is None:
             continue
         values = {
@@ -33,4 +33,6 @@ def record_loads(store: Store, by_address: Mapping[Key, str], loads: Sequence[En
         }
         if load.news:
             values[Signal.PROXY_ERROR_STREAK] = float(load.error_streak)
+        if load.used:
+            values[Signal.LAST_USED] = 1.0
         store.record(endpoint_id, values, now)

@@ -25,17 +25,19 @@ import structlog
 from gpuxds.discovery.events import Event, NodeInfo
 from gpuxds.discovery.loads import EndpointLoad, Key
 from gpuxds.discovery.server import AdsServer, Hooks
-from gpuxds.engine import actions
+from gpuxds.engine import actions, heartbeats
 from gpuxds.engine import state as saved
 from gpuxds.engine.census import Census
 from gpuxds.engine.drains import Drains
 from gpuxds.engine.events import EventLog
+from gpuxds.engine.heartbeats import Heartbeats
 from gpuxds.engine.loads import addresses, record_loads
 from gpuxds.engine.observe import Metrics
 from gpuxds.engine.policy import PolicyHolder
 from gpuxds.engine.publisher import Publisher
 from gpuxds.engine.registry import Registry
 from gpuxds.engine.report import Reporter
+from gpuxds.engine.reservations import Reservations, expire
 from gpuxds.engine.resolve import INTERVAL_S, lookup
 from gpuxds.engine.sources import Sources
 from gpuxds.engine.watch import changes
@@ -43,11 +45,12 @@ from gpuxds.errors import NotReady, SnapshotError, StateError, UnknownEndpoint
 from gpuxds.fleet.endpoint import Fleet
 from gpuxds.policy.model import Policy
 from gpuxds.policy.override import applied
+from gpuxds.policy.slices import Slice, slices_of
 from gpuxds.scoring.contract import PoolDecision, PoolMemory
 from gpuxds.scoring.facts import PoolFacts, facts_of
 from gpuxds.scoring.memory import from_json, not_after, to_json
-from gpuxds.scoring.pipeline import decide
-from gpuxds.scoring.tokens import token_means
+from gpuxds.scoring.pipeline import decide, decide_slice
+from gpuxds.scoring.tokens import TokenMeans, token_means
 from gpuxds.signals.collect.scrape import Scraper
 from gpuxds.signals.model import Freshness, Signal, SignalView
 from gpuxds.signals.store import Store, rules_of
@@ -88,6 +91,8 @@ class Engine:
     sources: Sources = field(default_factory=Sources)
     fleet: Fleet = field(default_factory=Fleet)
     facts: dict[str, PoolFacts] = field(default_factory=dict)
+    slices: tuple[Slice, ...] = ()
+    """Of all pools."""
     by_address: dict[Key, str] = field(default_factory=dict)
     store: Store = field(init=False)
     scraper: Scraper = field(init=False)
@@ -96,9 +101,14 @@ class Engine:
     overrides: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """Pool -> strategy that was set while the server ran."""
     registry: Registry = field(default_factory=Registry)
+    reservations: Reservations = field(default_factory=Reservations)
+    heartbeats: Heartbeats = field(default_factory=Heartbeats)
     census: Census = field(default_factory=Census)
     memories: dict[str, PoolMemory] = field(default_factory=dict)
     decisions: dict[str, PoolDecision] = field(default_factory=dict)
+    """By pool."""
+    parts: dict[str, PoolDecision] = field(default_factory=dict)
+    """Decisions on slices, by cluster."""
     started_at: float = 0.0
     ready: bool = False
     poked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -136,13 +146,14 @@ class Engine:
             memories = {name: not_after(from_json(document), now) for name, document in state.pools.items()}
             drains = Drains.restore(state.drains)
             registry = Registry.restore(state.registry)
+            reservations = Reservations.restore(state.reservations)
             applied(self.holder.current.policy, state.overrides)
         except (StateError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             log.error("state.unusable", error=str(error), effect="starting from fresh signals")
             return
         self.memories, self.drains, self.overrides = memories, drains, dict(state.overrides)
         self.sources.learn({host: tuple(found) for host, found in state.answers.items()})
-        self.registry = registry
+        self.registry, self.reservations = registry, reservations
         self.census.restore(state.proxies, self.now())
 
     def read_state(self) -> saved.SavedState:
@@ -237,13 +248,16 @@ class Engine:
         if fleet == self.fleet and not force:
             return
         facts = {pool.name: facts_of(pool, fleet.pool(pool.name), policy.gpu_models) for pool in policy.pools}
-        self.publisher.configure(policy, fleet, self.now())
+        held = self.reservations.by_id.values()
+        slices = tuple(part for pool in policy.pools for part in slices_of(pool, facts[pool.name].endpoints, held))
+        self.publisher.configure(policy, fleet, slices, self.now())
         self.reporter.fleet(self.fleet, fleet, self.now())
-        self.policy, self.fleet, self.facts = policy, fleet, facts
+        self.policy, self.fleet, self.facts, self.slices = policy, fleet, facts, slices
         self.by_address = addresses(fleet)
         self.store.rules = rules_of(policy.signals)
         self.store.sync([endpoint.id for endpoint in fleet.endpoints])
         self.scraper.apply(fleet.endpoints, policy)
+        heartbeats.expect(self)
         self.poke()
 
     async def resolve(self) -> None:
@@ -290,17 +304,19 @@ class Engine:
                 return
             log.info("ready", after_s=round(now - self.started_at, 2), endpoints=len(view.ids))
         self.drains.forget_missing(self.fleet.by_id, now)
+        expire(self)
         with self.metrics.decide_s.time():
             decisions = self.decide_pools(view, now)
-        self.reporter.decisions(self.decisions, decisions)
-        self.decisions = decisions
-        self.memories = {name: decision.memory for name, decision in decisions.items()}
+            parts = self.decide_parts(decisions, token_means(view))
+        self.reporter.decisions(self.decisions | self.parts, decisions | parts)
+        self.decisions, self.parts = decisions, parts
+        self.memories = {name: decision.memory for name, decision in (decisions | parts).items()}
         self.publish()
         actions.let_go(self)
 
     def decide_pools(self, view: SignalView, now: float) -> dict[str, PoolDecision]:
         """What follows from the view, pool by pool."""
-        tokens = token_means(view)
+        tokens, reserved = token_means(view), self.reservations.held()
         return {
             pool.name: decide(
                 self.policy,
@@ -312,13 +328,30 @@ class Engine:
                 max(1, self.census.observe(pool.name, self.server.proxies_of(pool.name), now)),
                 now,
                 tokens,
+                reserved,
             )
             for pool in self.policy.pools
         }
 
+    def decide_parts(self, decisions: Mapping[str, PoolDecision], tokens: TokenMeans) -> dict[str, PoolDecision]:
+        """What follows for the slices of the pools that were just decided on."""
+        pools = {pool.name: pool for pool in self.policy.pools}
+        return {
+            part.cluster: decide_slice(
+                self.policy,
+                pools[part.pool],
+                part,
+                self.facts[part.pool],
+                decisions[part.pool],
+                self.memories.get(part.cluster, PoolMemory()),
+                tokens,
+            )
+            for part in self.slices
+        }
+
     def publish(self) -> None:
         """Hand changed snapshots to the server. It skips what a stream already has."""
-        self.publisher.encode(self.decisions)
+        self.publisher.encode([*self.decisions.values(), *self.parts.values()])
         try:
             self.server.publish(self.publisher.snapshots(self.now()))
         except SnapshotError as error:
@@ -365,6 +398,7 @@ class Engine:
                 overrides=self.overrides,
                 registry=self.registry.dump(),
                 answers={host: list(found) for host, found in self.sources.answers.items()},
+                reservations=self.reservations.dump(),
             )
         )
 

@@ -7,11 +7,12 @@ one stays, so that a defect of ours costs a log line and not an outage.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpuxds.fleet.endpoint import Fleet
 from gpuxds.policy.model import Policy
+from gpuxds.policy.slices import Slice
 from gpuxds.scoring.contract import PoolDecision
 from gpuxds.snapshot.assemble import assemble, with_retired
 from gpuxds.snapshot.endpoints import AssignmentEncoder
@@ -35,21 +36,24 @@ class Publisher:
     """Node group -> what was assembled last, clusters that retire included."""
     retire_at: float = 0.0
 
-    def configure(self, policy: Policy, fleet: Fleet, now: float) -> None:
+    def configure(self, policy: Policy, fleet: Fleet, slices: Sequence[Slice], now: float) -> None:
         """Take over a policy and what its fleet can run; clusters that are gone retire a little later."""
-        names = {pool.name for pool in policy.pools}
-        capacities = {name: sum(e.capacity for e in fleet.pool(name)) for name in names}
+        capacities = {pool.name: float(sum(e.capacity for e in fleet.pool(pool.name))) for pool in policy.pools}
+        capacities |= {part.cluster: float(sum(fleet.by_id[i].capacity for i in part.ids)) for part in slices}
+        names = capacities.keys()
         self.config = {
-            group: config(policy, pools, capacities) for group, pools in pools_of(policy.node_groups).items()
+            group: config(policy, pools, capacities, slices)
+            for group, pools in pools_of(policy.node_groups).items()
         }
         if self.encoders.keys() - names:
             self.retire_at = now + RETIRE_AFTER_S
         self.encoders = {name: self.encoders.get(name) or AssignmentEncoder(name) for name in sorted(names)}
         self.assignments = {name: found for name, found in self.assignments.items() if name in names}
 
-    def encode(self, decisions: Mapping[str, PoolDecision]) -> None:
+    def encode(self, decisions: Iterable[PoolDecision]) -> None:
         """Encode the decisions that push, whose addresses changed, or that were never encoded."""
-        for name, decision in decisions.items():
+        for decision in decisions:
+            name = decision.cluster
             encoder = self.encoders[name]
             moved = encoder.stale(decision.endpoints, decision.in_eds)
             if decision.push or moved or name not in self.assignments:

@@ -14,6 +14,7 @@ from gpuxds.engine.events import EventLog
 from gpuxds.engine.observe import Metrics
 from gpuxds.engine.policy import Reload
 from gpuxds.fleet.endpoint import Fleet
+from gpuxds.fleet.reservation import Reservation
 from gpuxds.scoring.contract import Drain, Health, PoolDecision
 from gpuxds.scoring.explain import reason
 
@@ -53,11 +54,13 @@ class Reporter:
             self.events.add("fleet", now, added=come, removed=gone)
 
     def decisions(self, before: Mapping[str, PoolDecision], after: Mapping[str, PoolDecision]) -> None:
-        """Pushes, health changes and alarms that are new."""
+        """Pushes, by cluster; health changes and alarms that are new, by pool."""
         for name, decision in after.items():
             if decision.push:
                 self.metrics.pushes.labels(name, decision.push_reason).inc()
                 self.events.add("push", decision.at, pool=name, reason=decision.push_reason)
+            if decision.cluster != decision.pool:
+                continue
             self.health(before.get(name), decision)
             for sentence in decision.alarms:
                 if sentence not in self.alarms.get(name, ()):
@@ -89,6 +92,12 @@ class Reporter:
         """A strategy was overridden, or its override cleared (None)."""
         log.info("strategy.override", pools=pools, strategy=name)
         self.events.add("strategy", now, pools=pools, strategy=name)
+
+    def reservation(self, what: str, found: Reservation, now: float) -> None:
+        """A reservation was made, extended, released, or has run out; its id is told to nobody here."""
+        told = {"reservation": found.name, "pool": found.pool, "endpoints": list(found.endpoints)}
+        log.info(f"reservation.{what}", expires_at=found.expires_at, note=found.note, **told)
+        self.events.add(what, now, expires_at=found.expires_at, note=found.note, **told)
 
     def proxy(self, node: NodeInfo, connected: bool, now: float) -> None:
         """A proxy came or went; the server logs it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class SavedState:
     """Endpoints that were registered over the API."""
     answers: Mapping[str, list[str]] = field(default_factory=dict)
     """Host name -> addresses of the last lookup that succeeded."""
+    reservations: list[dict[str, Any]] = field(default_factory=list)
 
 
 ADAPTER = TypeAdapter(SavedState)
@@ -55,8 +56,9 @@ def load(path: Path) -> SavedState | None:
         document = json.loads(content)
         if document["format"] != FORMAT:
             raise StateError(f"{path}: format {document['format']}, this gpuxds reads format {FORMAT}")
-        fields = ("saved_at", "pools", "drains", "proxies", "policy_text", "overrides", "registry", "answers")
-        return ADAPTER.validate_python({name: document[name] for name in fields})
+        known = {item.name for item in fields(SavedState)}
+        found = {name: value for name, value in document.items() if name in known}
+        return ADAPTER.validate_python({"pools": document["pools"], **found})
     except (ValueError, KeyError, TypeError) as error:
         aside = path.with_suffix(".unreadable")
         path.replace(aside)
@@ -66,18 +68,13 @@ def load(path: Path) -> SavedState | None:
 
 def encode(state: SavedState) -> bytes:
     """The file's content."""
-    document = {
-        "format": FORMAT,
-        "saved_at": state.saved_at,
-        "pools": state.pools,
-        "drains": state.drains,
-        "proxies": state.proxies,
-        "policy_text": state.policy_text,
-        "overrides": state.overrides,
-        "registry": state.registry,
-        "answers": state.answers,
-    }
+    document = {"format": FORMAT} | {item.name: getattr(state, item.name) for item in fields(state)}
     return json.dumps(document, separators=(",", ":")).encode()
+
+
+def private(path: str, flags: int) -> int:
+    """Opens a file that nobody else may read: ids of reservations are in it."""
+    return os.open(path, flags, 0o600)
 
 
 def save(path: Path, content: bytes) -> None:
@@ -85,7 +82,7 @@ def save(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".new")
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=private) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

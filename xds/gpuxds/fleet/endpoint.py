@@ -29,6 +29,8 @@ class MetricsTargets:
     gpu_url: str | None = None
     gpu_labels: Mapping[str, str] = field(default_factory=dict)
     """Which GPUs of a shared DCGM page are this endpoint's, for example {"gpu": "0"}; empty: all of them."""
+    scraped: bool = True
+    """Whether the engine's page is fetched; False: heartbeats tell what it would."""
 
 
 @dataclass(frozen=True, slots=True)

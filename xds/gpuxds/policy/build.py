@@ -88,6 +88,7 @@ def endpoint_of(
             metrics.engine or f"http://{place}{metrics_path}",
             metrics.gpu,
             MappingProxyType(dict(metrics.gpu_labels)),
+            scraped=metrics.source == "scrape",
         ),
         health_url=metrics.health or f"http://{place}{health_path}",
         ip=host if is_ip(host) else None,

@@ -52,6 +52,9 @@ class MetricsSpec(Model):
     """Labels that pick this endpoint's GPUs on a page that shows several, for example {gpu: "0"}."""
     health: str | None = None
     """URL asked when the metrics fall silent. Default: the address with the preset's health path."""
+    source: Literal["scrape", "heartbeat"] = "scrape"
+    """`scrape`: the engine's page is fetched. `heartbeat`: `gpuxds agent` on the GPU host sends its numbers;
+    nothing is fetched, and an endpoint that is silent for `signals.heartbeat.lost_after` is out of service."""
 
 
 class EndpointSpec(Model):
@@ -104,6 +107,15 @@ class DrainSpec(Model):
     generation."""
 
 
+class ReservationsSpec(Model):
+    """Endpoints set aside for one holder over the API (`gpuxds reserve`)."""
+
+    floor: int = Field(1, ge=0)
+    """Serving endpoints that reservations leave to everybody. 1: a pool is never reserved away."""
+    max_ttl: Duration = 86_400.0
+    """Longest time a reservation is made or extended for. A day: what is forgotten comes back."""
+
+
 class RetrySpec(Model):
     """How Envoy retries on another endpoint; only before the first response byte."""
 
@@ -154,6 +166,8 @@ class PoolSpec(Model):
     """Endpoints from files."""
     drain: DrainSpec = DrainSpec()
     """How endpoints are drained."""
+    reservations: ReservationsSpec = ReservationsSpec()
+    """How endpoints may be set aside for one holder."""
     retries: RetrySpec = RetrySpec()
     """How Envoy retries."""
     outlier_detection: OutlierSpec = OutlierSpec()
@@ -194,6 +208,25 @@ class GpuSignals(EngineSignals):
     """Age at which a value is forgotten."""
 
 
+class HeartbeatSignals(Model):
+    """What endpoints send by themselves."""
+
+    stale_after: Duration = 20.0
+    """Age at which their load is no longer trusted and the weight begins to relax. Four beats of `gpuxds agent`."""
+    lost_after: Duration = 60.0
+    """Silence after which an endpoint that lives by heartbeats is out of service, and its values are forgotten; it
+    is ramped in when it is heard again."""
+
+
+class ProxySignals(Model):
+    """What proxies report beside their load reports."""
+
+    access_logs: bool = False
+    """Let every proxy send its access log here: latency and time to first byte per endpoint as clients see them,
+    and retries. Costs each proxy about 10 % of CPU per small request, and this server a few microseconds per
+    request."""
+
+
 class SignalsSpec(Model):
     """How signals are gathered and how long they are trusted."""
 
@@ -201,6 +234,10 @@ class SignalsSpec(Model):
     """Engine metric pages."""
     gpu: GpuSignals = GpuSignals()
     """DCGM exporter pages."""
+    heartbeat: HeartbeatSignals = HeartbeatSignals()
+    """What `gpuxds agent` sends."""
+    proxy: ProxySignals = ProxySignals()
+    """What proxies report."""
     relax_over: Duration = 30.0
     """Once an endpoint's load is stale, its weight goes to the baseline over this time."""
     ewma: Duration = 5.0

@@ -49,3 +49,13 @@ class PriorColumns:
                 )
             )
         )
+
+    def take(self, rows: NDArray[np.int64]) -> PriorColumns:
+        """The columns of some endpoints only."""
+        return PriorColumns(
+            self.step_s[rows],
+            self.step_per_sequence_s[rows],
+            self.prefill_tokens_per_s[rows],
+            self.kv_tokens[rows],
+            self.max_batch[rows],
+        )

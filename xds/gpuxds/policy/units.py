@@ -28,3 +28,11 @@ Duration = Annotated[
     Field(json_schema_extra={"type": "string", "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h)$"}),
 ]
 """Seconds in Python, `500ms` in YAML."""
+
+
+def written(seconds: float) -> str:
+    """Seconds the way a policy has them, in the largest unit that divides them."""
+    for unit, size_s in reversed(UNITS_S.items()):
+        if seconds >= size_s and (seconds / size_s).is_integer():
+            return f"{seconds / size_s:.0f}{unit}"
+    return f"{1000 * seconds:g}ms"

@@ -158,6 +158,8 @@ class PoolDecision:
     """What follows for one pool, and why."""
 
     pool: str
+    cluster: str
+    """Envoy's name for these endpoints: the pool's, or that of one of its slices."""
     strategy: str
     at: float
     endpoints: tuple[Endpoint, ...]
@@ -171,7 +173,8 @@ class PoolDecision:
     envoy_health: Ints
     """`EnvoyHealth` per endpoint."""
     in_eds: Bools
-    """Whether the endpoint is in the assignment at all: it has an IP and is not drained."""
+    """Whether the endpoint is in this cluster's assignment at all: it has an IP, is not drained, and is not
+    reserved for another cluster."""
     terms: tuple[Term, ...]
     """All factors, the strategy's first, then ramp; their product is proportional to `wanted`."""
     cause: Ints

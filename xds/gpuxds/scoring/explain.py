@@ -22,6 +22,7 @@ CAUSES: Mapping[Cause, str] = {
     Cause.DRAIN: "drained by an operator",
     Cause.REFUSED: "its port refuses connections",
     Cause.ASLEEP: "the engine is asleep",
+    Cause.LOST: "its heartbeats have stopped",
     Cause.TIMEOUTS: "its port does not answer",
     Cause.ERRORS: "its requests fail one after the other",
     Cause.XID_DRAIN: "an XID asks for a drain",

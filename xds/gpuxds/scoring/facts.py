@@ -11,7 +11,7 @@ from gpuxds.fleet.endpoint import Endpoint
 from gpuxds.policy.gpus import prior_for
 from gpuxds.policy.model import PoolSpec, PriorSpec
 from gpuxds.policy.priors import PriorColumns
-from gpuxds.signals.model import Bools, Floats
+from gpuxds.signals.model import Bools, Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +32,28 @@ class PoolFacts:
     homogeneous: bool
     """Every endpoint has the same GPUs and capacity."""
 
+    def take(self, rows: Ints) -> PoolFacts:
+        """The columns of some endpoints only."""
+        endpoints = tuple(self.endpoints[row] for row in rows.tolist())
+        return PoolFacts(
+            pool=self.pool,
+            endpoints=endpoints,
+            ids=tuple(endpoint.id for endpoint in endpoints),
+            capacity=self.capacity[rows],
+            memory_gb=self.memory_gb[rows],
+            memory_per_gpu_gb=self.memory_per_gpu_gb[rows],
+            price_per_hour=self.price_per_hour[rows],
+            gpu_count=self.gpu_count[rows],
+            has_address=self.has_address[rows],
+            priors=self.priors.take(rows),
+            homogeneous=is_homogeneous(endpoints),
+        )
+
 
 def facts_of(pool: PoolSpec, endpoints: tuple[Endpoint, ...], gpu_models: Mapping[str, PriorSpec]) -> PoolFacts:
     """The columns of a pool."""
-    kinds = {(e.gpu.model, e.gpu.memory_gb, e.gpu.count, e.capacity) for e in endpoints}
-    known = {kind[:3]: None for kind in kinds}
-    priors = {
-        kind: next(
-            prior_for(e, gpu_models) for e in endpoints if (e.gpu.model, e.gpu.memory_gb, e.gpu.count) == kind
-        )
-        for kind in known
-    }
+    kinds = {(e.gpu.model, e.gpu.memory_gb, e.gpu.count): e for e in endpoints}
+    priors = {kind: prior_for(endpoint, gpu_models) for kind, endpoint in kinds.items()}
     return PoolFacts(
         pool=pool.name,
         endpoints=endpoints,
@@ -56,5 +67,10 @@ def facts_of(pool: PoolSpec, endpoints: tuple[Endpoint, ...], gpu_models: Mappin
         gpu_count=np.array([e.gpu.count for e in endpoints], dtype=np.float64),
         has_address=np.array([e.ip is not None for e in endpoints], dtype=np.bool_),
         priors=PriorColumns.of([priors[(e.gpu.model, e.gpu.memory_gb, e.gpu.count)] for e in endpoints]),
-        homogeneous=len(kinds) <= 1,
+        homogeneous=is_homogeneous(endpoints),
     )
+
+
+def is_homogeneous(endpoints: tuple[Endpoint, ...]) -> bool:
+    """Whether all have the same GPUs and capacity."""
+    return len({(e.gpu.model, e.gpu.memory_gb, e.gpu.count, e.capacity) for e in endpoints}) <= 1

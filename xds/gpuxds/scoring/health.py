@@ -6,10 +6,11 @@
                 failed / quarantined ─────────────┘ (stays UNHEALTHY: Envoy does not re-evaluate
                                                      UNHEALTHY → DRAINING)
 
-Facts and judgement are kept apart. A refused connection is a fact: nobody listens, and half a fleet may go
-within seconds. Timeouts, error streaks and hardware reports are judgement: at most `max_ejected_percent` of
-a pool is taken out by it, and never the last endpoint that serves. Silent metrics are neither: an endpoint
-whose port answers stays, and one that was never heard is only kept out while others of its pool were heard.
+Facts and judgement are kept apart. A refused connection is a fact: nobody listens, and half a fleet may go within
+seconds. Timeouts, error streaks and hardware reports are judgement: at most `max_ejected_percent` of a pool is
+taken out by it, and never the last endpoint that serves; so are heartbeats that stop. Silent metrics are neither:
+an endpoint whose port answers stays, and one that was never heard is only kept out while others of its pool were
+heard.
 """
 
 from __future__ import annotations
@@ -37,14 +38,15 @@ class Cause(IntEnum):
     DRAIN = 4
     REFUSED = 5
     ASLEEP = 6
-    TIMEOUTS = 7
-    ERRORS = 8
-    XID_DRAIN = 9
-    GPU_MISSING = 10
-    HARDWARE = 11
+    LOST = 7
+    TIMEOUTS = 8
+    ERRORS = 9
+    XID_DRAIN = 10
+    GPU_MISSING = 11
+    HARDWARE = 12
 
 
-JUDGEMENTS = (Cause.TIMEOUTS, Cause.ERRORS, Cause.XID_DRAIN, Cause.GPU_MISSING, Cause.HARDWARE)
+JUDGEMENTS = (Cause.LOST, Cause.TIMEOUTS, Cause.ERRORS, Cause.XID_DRAIN, Cause.GPU_MISSING, Cause.HARDWARE)
 OUT = (Health.FAILED, Health.QUARANTINED)
 LEAVING = (Health.DRAINING, Health.DRAINED)
 
@@ -114,6 +116,8 @@ def judged(
         cause[~answered & (memory.health == Health.WARMING)] = Cause.NOT_HEARD
     failing = (values[Signal.SCRAPE_FAILURES] >= 1) & (times[Signal.SCRAPE_FAILURES] > times[Signal.ANSWERED])
     cause[failing & (memory.health != Health.WARMING)] = Cause.SILENT
+    lost = view.beating() & (view.age_s(Signal.HEARTBEAT) > policy.signals.heartbeat.lost_after)
+    cause[lost & (memory.health != Health.WARMING)] = Cause.NONE if frozen else Cause.LOST
     cause[(values[Signal.PROBE_TIMEOUTS] >= spec.timeouts_to_fail) & (memory.health != Health.WARMING)] = (
         Cause.NONE if frozen else Cause.TIMEOUTS
     )
@@ -216,7 +220,7 @@ def next_health(view: SignalView, memory: PoolMemory, cause: Ints, draining: Boo
     health[cause == Cause.SILENT] = Health.SUSPECT
     health[was_out & ~answered_since] = Health.FAILED
     health[cause == Cause.KEPT] = Health.SUSPECT
-    health[np.isin(cause, (Cause.REFUSED, Cause.ASLEEP, Cause.TIMEOUTS, Cause.ERRORS))] = Health.FAILED
+    health[np.isin(cause, (Cause.REFUSED, Cause.ASLEEP, Cause.LOST, Cause.TIMEOUTS, Cause.ERRORS))] = Health.FAILED
     health[np.isin(cause, (Cause.GPU_MISSING, Cause.HARDWARE))] = Health.QUARANTINED
     health[draining] = Health.DRAINING
     return health

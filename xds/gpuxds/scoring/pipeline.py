@@ -1,22 +1,25 @@
-"""One decision for one pool: health, then weights, then whether Envoy must be told.
+"""One decision for one pool: health, then weights, then whether Envoy must be told; and the same for its slices.
 
 A pure function of what it is handed: the same policy, facts, view, memory, drains, proxies and time give the
 same bytes on every replica. The order matters: freezing decides what silence may do to health, health decides
-whose load counts, and the dead-band decides what of it all is worth a push.
+whose load counts, and the dead-band decides what of it all is worth a push. A slice takes health from its pool's
+decision and weighs its members on their own, since the best share of large requests is not that of all requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from gpuxds.policy.model import Policy, PoolSpec
 from gpuxds.policy.priors import PriorColumns
+from gpuxds.policy.slices import Slice
 from gpuxds.scoring.contract import (
     Carried,
     Drain,
+    Health,
     PoolDecision,
     PoolInputs,
     PoolMemory,
@@ -47,25 +50,82 @@ def decide(
     proxies: int,
     now: float,
     tokens: TokenMeans,
+    reserved: Collection[str] = (),
 ) -> PoolDecision:
-    """Weights and health of every endpoint of a pool. `view` may cover more endpoints than the pool has."""
+    """Weights and health of every endpoint of a pool. `view` may cover more endpoints than the pool has.
+
+    `reserved` are the ids that its shared cluster must do without.
+    """
     view = aligned(view, facts.ids)
     known = set(memory.ids)
     memory = realign(memory, facts.ids)
     since = frozen_since(view, policy.health, memory.frozen_since, now)
     verdict = assess(policy, pool, facts, view, memory, drains, frozen=bool(since), now=now)
+    if reserved:
+        shared = np.array([endpoint_id not in reserved for endpoint_id in facts.ids], dtype=np.bool_)
+        verdict = replace(verdict, in_eds=verdict.in_eds & shared)
+    return weighed(policy, pool, pool.name, facts, view, memory, known, verdict, since, proxies, now, tokens)
+
+
+def decide_slice(
+    policy: Policy,
+    pool: PoolSpec,
+    part: Slice,
+    facts: PoolFacts,
+    whole: PoolDecision,
+    memory: PoolMemory,
+    tokens: TokenMeans,
+) -> PoolDecision:
+    """Weights of a slice's members, given the decision on the whole pool. `facts` are those of the pool."""
+    where = {endpoint_id: row for row, endpoint_id in enumerate(facts.ids)}
+    rows = np.array([where[endpoint_id] for endpoint_id in part.ids], dtype=np.int64)
+    facts, view = facts.take(rows), whole.view.take(rows)
+    known = set(memory.ids)
+    memory = realign(memory, facts.ids)
+    health = whole.health[rows]
+    verdict = Verdict(
+        health=health,
+        since=whole.memory.health_since[rows],
+        ramp_from=whole.memory.ramp_from[rows],
+        cause=whole.cause[rows],
+        envoy_health=whole.envoy_health[rows],
+        in_eds=facts.has_address & (health != Health.DRAINED),
+        alarms=(),
+    )
+    since, proxies = whole.memory.frozen_since, whole.proxies
+    return weighed(
+        policy, pool, part.cluster, facts, view, memory, known, verdict, since, proxies, whole.at, tokens
+    )
+
+
+def weighed(
+    policy: Policy,
+    pool: PoolSpec,
+    cluster: str,
+    facts: PoolFacts,
+    view: SignalView,
+    memory: PoolMemory,
+    known: set[str],
+    verdict: Verdict,
+    frozen: float,
+    proxies: int,
+    now: float,
+    tokens: TokenMeans,
+) -> PoolDecision:
+    """Weights of one cluster's endpoints whose health is known, and whether Envoy must be told."""
     blind = relaxation_of(view, policy.signals.engine.stale_after, policy.signals.relax_over)
-    inputs = pool_inputs(facts, view, verdict, np.zeros_like(blind) if since else blind, proxies, tokens)
+    inputs = pool_inputs(facts, view, verdict, np.zeros_like(blind) if frozen else blind, proxies, tokens)
     elapsed_s = max(0.0, now - memory.decided_at) if memory.decided_at else 0.0
     weighing = weight_function(pool.strategy)(inputs, Carried(memory.columns, memory.scalars, elapsed_s))
     terms = (*weighing.terms, ramp(verdict.ramp_from, policy.health.ramp, now))
     wanted = integers(product(terms, len(facts.ids)), policy.weights.scale)
-    if since:
+    if frozen:
         wanted = np.where(memory.weights > 0, memory.weights, wanted)
-    reason = push_reason(policy, memory, known, verdict, wanted, now, frozen=bool(since))
+    reason = push_reason(policy, memory, known, verdict, wanted, now, frozen=bool(frozen))
     weights = wanted if reason else np.where(memory.weights > 0, memory.weights, wanted)
     return PoolDecision(
         pool=pool.name,
+        cluster=cluster,
         strategy=pool.strategy.name,
         at=now,
         endpoints=facts.endpoints,
@@ -84,25 +144,27 @@ def decide(
         relaxation=blind,
         push=bool(reason),
         push_reason=reason,
-        frozen=bool(since),
+        frozen=bool(frozen),
         alarms=verdict.alarms,
-        memory=remember(memory, verdict, weighing, weights, since, now, pushed=bool(reason)),
+        memory=remember(memory, verdict, weighing, weights, frozen, now, pushed=bool(reason)),
     )
 
 
 def pool_inputs(
     facts: PoolFacts, view: SignalView, verdict: Verdict, relaxation: Floats, proxies: int, tokens: TokenMeans
 ) -> PoolInputs:
-    """What a strategy may look at."""
+    """What a strategy may look at. An endpoint that says its capacity itself is believed while it is heard."""
+    said = view.value(Signal.CAPACITY)
+    capacity = np.where(np.isnan(said), facts.capacity, said)
     return PoolInputs(
         ids=facts.ids,
         now=view.now,
-        capacity=facts.capacity,
+        capacity=capacity,
         memory_gb=facts.memory_gb,
         memory_per_gpu_gb=facts.memory_per_gpu_gb,
         price_per_hour=facts.price_per_hour,
         priors=throttled(facts.priors, view),
-        homogeneous=facts.homogeneous,
+        homogeneous=facts.homogeneous and len(np.unique(capacity)) <= 1,
         view=view,
         usable=verdict.usable,
         relaxation=relaxation,

@@ -53,7 +53,7 @@ class PageReader:
         name = next((name for name in row.names if evidence_of(row, name) in found), None)
         if name is None:
             return None
-        if row.how is How.MEAN:
+        if row.how in (How.MEAN, How.LAST_MEAN):
             return self.mean(row, name, found, at)
         key = name.encode()
         samples = [s for s in found[key] if abs(s.value) < BLANK and matches(s, row)]
@@ -83,6 +83,8 @@ class PageReader:
             count = self.increase(counts, found[counts])
             if count > 0:
                 mean = max(0.0, self.increase(sums, found.get(sums, []))) / count
+                if row.how is How.LAST_MEAN:
+                    return mean
                 return self.averaged(row.signal, mean, at, peak=True)
         average = self.averages.get(row.signal)
         return average.value if average else None
@@ -107,14 +109,14 @@ class PageReader:
 
 def names_of(row: Row) -> tuple[str, ...]:
     """Names to look for on the page."""
-    if row.how is How.MEAN:
+    if row.how in (How.MEAN, How.LAST_MEAN):
         return tuple(f"{name}{suffix}" for name in row.names for suffix in ("_sum", "_count"))
     return row.names
 
 
 def evidence_of(row: Row, name: str) -> bytes:
     """The name whose presence says that the page has this row."""
-    return (f"{name}_count" if row.how is How.MEAN else name).encode()
+    return (f"{name}_count" if row.how in (How.MEAN, How.LAST_MEAN) else name).encode()
 
 
 def matches(sample: Sample, row: Row) -> bool:

@@ -6,6 +6,7 @@ arrive; a decision takes a view, which is a copy and never changes under it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -21,6 +22,8 @@ PROXY_RULE = FreshnessRule(stale_after_s=5.0, absent_after_s=60.0)
 """Proxies report once a second."""
 PROBE_RULE = FreshnessRule(stale_after_s=30.0, absent_after_s=float("inf"))
 """Proofs of life are judged by their age, so they are never forgotten."""
+ALIVE: Mapping[Signal, float] = {Signal.ANSWERED: 1.0, Signal.PROBE_REFUSALS: 0.0, Signal.PROBE_TIMEOUTS: 0.0}
+"""What a proof of life says."""
 
 
 def rules_of(spec: SignalsSpec) -> dict[Source, FreshnessRule]:
@@ -30,6 +33,7 @@ def rules_of(spec: SignalsSpec) -> dict[Source, FreshnessRule]:
         Source.GPU: FreshnessRule(spec.gpu.stale_after, spec.gpu.absent_after),
         Source.PROXY: PROXY_RULE,
         Source.PROBE: PROBE_RULE,
+        Source.HEARTBEAT: FreshnessRule(spec.heartbeat.stale_after, spec.heartbeat.lost_after),
     }
 
 
@@ -87,6 +91,11 @@ class Store:
         after = 1.0 if np.isnan(before) else float(before) + 1.0
         self.record(endpoint_id, {signal: after}, at)
         return after
+
+    def at(self, endpoint_id: str, signal: Signal) -> float:
+        """Unix seconds of the last value; -inf when never seen."""
+        row = self.rows.get(endpoint_id)
+        return -math.inf if row is None else float(self.times[signal, row])
 
     def get(self, endpoint_id: str, signal: Signal) -> float:
         """The last value; NaN when never seen."""

@@ -40,10 +40,11 @@ well, and the limit is there to stop a runaway, not to shape load."""
 ADS = core.ConfigSource(ads=core.AggregatedConfigSource(), resource_api_version=core.ApiVersion.V3)
 
 
-def cluster(pool: PoolSpec, capacity: float) -> Resource:
-    """The cluster of a pool whose endpoints run `capacity` requests at once, all together."""
+def cluster(pool: PoolSpec, name: str, capacity: float) -> Resource:
+    """A cluster of a pool, the shared one or a slice's, whose endpoints run `capacity` requests at once
+    together."""
     message = cluster_v3.Cluster(
-        name=pool.name,
+        name=name,
         type=cluster_v3.ClusterDiscoveryType.EDS,
         eds_cluster_config=cluster_v3.ClusterEdsClusterConfig(eds_config=ADS),
         connect_timeout=timedelta(seconds=pool.timeouts.connect),
@@ -56,7 +57,7 @@ def cluster(pool: PoolSpec, capacity: float) -> Resource:
         },
         lrs_server=core.ConfigSource(self=core.SelfConfigSource()),
     )
-    return resource(pool.name, CLUSTER, bytes(message), refers_to=((ENDPOINTS, pool.name),))
+    return resource(name, CLUSTER, bytes(message), refers_to=((ENDPOINTS, name),))
 
 
 def balancing(choice: LbChoice) -> cluster_v3.LoadBalancingPolicy:

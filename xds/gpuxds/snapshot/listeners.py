@@ -13,7 +13,7 @@ Reference: https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/config/route/v3/r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from envoy_data_plane.envoy.config.accesslog import v3 as accesslog
@@ -24,10 +24,13 @@ from envoy_data_plane.envoy.extensions.access_loggers.stream import v3 as stream
 from envoy_data_plane.envoy.extensions.filters.http.router import v3 as router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
 from envoy_data_plane.envoy.extensions.retry.host.previous_hosts import v3 as previous_hosts
+from envoy_data_plane.envoy.type.matcher import v3 as matcher
 from envoy_data_plane.google.protobuf import Any as PackedMessage
 from envoy_data_plane.google.protobuf import Struct, Value
 
+from gpuxds.fleet.reservation import HEADER, Reservation
 from gpuxds.policy.model import Policy, PoolSpec, RetrySpec
+from gpuxds.policy.slices import Slice
 from gpuxds.policy.strategies import ConsistentHash
 from gpuxds.snapshot.clusters import ADS
 from gpuxds.snapshot.model import CLUSTER, LISTENER, ROUTES, Resource
@@ -105,25 +108,39 @@ def access_log() -> accesslog.AccessLog:
     )
 
 
-def routes(pools: Sequence[PoolSpec]) -> Resource:
+def routes(pools: Sequence[PoolSpec], slices: Mapping[str, Sequence[Slice]]) -> Resource:
     """Which path prefix goes to which pool; the longest prefix first, since Envoy takes the first match."""
     ordered = sorted(pools, key=lambda pool: (-len(pool.match.prefix), pool.name))
-    made = [route for pool in ordered for route in routes_of(pool)]
+    made = [route for pool in ordered for route in routes_of(pool, slices[pool.name])]
     host = route_v3.VirtualHost(name="all", domains=["*"], routes=made)
     message = route_v3.RouteConfiguration(name=NAME, virtual_hosts=[host], validate_clusters=False)
-    return resource(NAME, ROUTES, bytes(message), refers_to=tuple((CLUSTER, pool.name) for pool in ordered))
+    needed = [name for pool in ordered for name in (pool.name, *(part.cluster for part in slices[pool.name]))]
+    return resource(NAME, ROUTES, bytes(message), refers_to=tuple((CLUSTER, name) for name in needed))
 
 
-def routes_of(pool: PoolSpec) -> list[route_v3.Route]:
+def routes_of(pool: PoolSpec, slices: Sequence[Slice]) -> list[route_v3.Route]:
     """The routes of one pool, the most particular first; the last one takes every request to its prefix."""
+    reserved = [reserved_route(pool, part, part.reservation) for part in slices if part.reservation]
     match = route_v3.RouteMatch(prefix=pool.match.prefix)
-    return [route_v3.Route(name=pool.name, match=match, route=action(pool))]
+    return [*reserved, route_v3.Route(name=pool.name, match=match, route=action(pool, pool.name))]
 
 
-def action(pool: PoolSpec) -> route_v3.RouteAction:
-    """Where a pool's requests go, and how long and how often they are tried."""
+def reserved_route(pool: PoolSpec, part: Slice, reservation: Reservation) -> route_v3.Route:
+    """Requests that carry the reservation's id; endpoints do not see it."""
+    exact = matcher.StringMatcher(exact=reservation.id)
+    carried = route_v3.HeaderMatcher(name=HEADER, string_match=exact)
+    return route_v3.Route(
+        name=part.cluster,
+        match=route_v3.RouteMatch(prefix=pool.match.prefix, headers=[carried]),
+        route=action(pool, part.cluster),
+        request_headers_to_remove=[HEADER],
+    )
+
+
+def action(pool: PoolSpec, cluster: str) -> route_v3.RouteAction:
+    """Where requests go, and how long and how often they are tried."""
     return route_v3.RouteAction(
-        cluster=pool.name,
+        cluster=cluster,
         timeout=timedelta(seconds=pool.timeouts.request),
         idle_timeout=timedelta(seconds=pool.timeouts.idle),
         retry_policy=retries(pool.retries),

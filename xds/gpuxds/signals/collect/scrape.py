@@ -27,7 +27,7 @@ from gpuxds.signals.model import Signal
 from gpuxds.signals.presets import presets
 from gpuxds.signals.presets.dcgm import GpuReader
 from gpuxds.signals.reader import PageReader
-from gpuxds.signals.store import Store
+from gpuxds.signals.store import ALIVE, Store
 
 log = structlog.get_logger("gpuxds")
 
@@ -40,7 +40,6 @@ SHARE_OF_TIME = 4.0
 """A page may take a quarter of the time between two fetches …"""
 LONGEST_PAUSE = 2.0
 """… which are never further apart than this many intervals, or a death would be seen too late."""
-ALIVE = {Signal.ANSWERED: 1.0, Signal.PROBE_REFUSALS: 0.0, Signal.PROBE_TIMEOUTS: 0.0}
 FAILURES = (SignalError, aiohttp.ClientError, OSError, TimeoutError)
 
 
@@ -185,7 +184,7 @@ class Scraper:
                 store.record(endpoint.id, ALIVE, at)
                 return
             back = self.failing.pop(key, None) is not None
-            store.record(endpoint.id, signals | ALIVE | {Signal.SCRAPE_FAILURES: 0.0}, at)
+            store.record(endpoint.id, {**signals, **ALIVE, Signal.SCRAPE_FAILURES: 0.0}, at)
             if back:
                 log.info("scrape.recovered", target=key)
                 self.on_event()
@@ -244,10 +243,11 @@ def targets(endpoints: tuple[Endpoint, ...], policy: Policy) -> dict[str, Target
     found: dict[str, Target] = {}
     by_url: dict[str, list[Endpoint]] = {}
     for endpoint in endpoints:
-        found[f"{endpoint.id} engine"] = EngineTarget(
-            endpoint, engines[endpoint.pool], Cadence.of(spec.engine), spec.ewma, health.probe_timeout,
-            health.timeouts_to_fail,
-        )  # fmt: skip
+        if endpoint.metrics.scraped:
+            found[f"{endpoint.id} engine"] = EngineTarget(
+                endpoint, engines[endpoint.pool], Cadence.of(spec.engine), spec.ewma, health.probe_timeout,
+                health.timeouts_to_fail,
+            )  # fmt: skip
         if endpoint.metrics.gpu_url:
             by_url.setdefault(endpoint.metrics.gpu_url, []).append(endpoint)
     out_xids, drain_xids = frozenset(health.quarantine_xids), frozenset(health.drain_xids)

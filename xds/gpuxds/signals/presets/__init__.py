@@ -21,7 +21,8 @@ class How(Enum):
     MAX = "largest gauge"
     TOTAL = "sum of counters"
     RATE = "sum of counters, per second between pages"
-    MEAN = "histogram: mean of what was observed between pages"
+    MEAN = "histogram: mean of what was observed between pages, averaged over time"
+    LAST_MEAN = "the same, not averaged over time; nothing when nothing was observed"
     LABEL_PRODUCT = "product of two numeric labels"
 
 

@@ -36,6 +36,7 @@ VLLM = Preset(
         Row(Signal.ITL_S, How.MEAN, ("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds")),
         Row(Signal.QUEUE_S, How.MEAN, ("vllm:request_queue_time_seconds",)),
         Row(Signal.LATENCY_S, How.MEAN, ("vllm:e2e_request_latency_seconds",)),
+        Row(Signal.LAST_LATENCY_S, How.LAST_MEAN, ("vllm:e2e_request_latency_seconds",)),
     ),
     evidence=("vllm:num_requests_running", "vllm:num_requests_waiting"),
 )

@@ -1,0 +1,49 @@
+"""Some endpoints of a pool under an Envoy cluster of their own, beside the one that all its requests share.
+
+A weight cannot say that a request may run on some endpoints only; a cluster can. Each slice has members, and its
+weights are decided for it; health is decided once, for the pool. An endpoint may be in the shared cluster and in
+the slice for large requests at once, but one that is reserved is in its reservation's slice and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gpuxds.fleet.endpoint import Endpoint
+from gpuxds.fleet.reservation import Reservation
+from gpuxds.policy.model import PoolSpec
+
+SEPARATOR = "/"
+"""Between a pool's name and its slice's; pools cannot have it in their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Members of a pool, and their cluster."""
+
+    cluster: str
+    pool: str
+    ids: tuple[str, ...]
+    """Members, in the order of the pool's endpoints."""
+    reservation: Reservation | None = None
+    """Set when the members serve that reservation only."""
+
+
+def pool_of(cluster: str) -> str:
+    """The pool that a cluster is of."""
+    return cluster.partition(SEPARATOR)[0]
+
+
+def slices_of(
+    pool: PoolSpec, endpoints: Sequence[Endpoint], reservations: Iterable[Reservation]
+) -> tuple[Slice, ...]:
+    """The slices of a pool with these endpoints. A reservation whose endpoints all left keeps its empty cluster:
+    its requests are answered with 503 until it ends, and never by endpoints it does not hold."""
+    found = []
+    for reservation in reservations:
+        if reservation.pool == pool.name:
+            held = frozenset(reservation.endpoints)
+            ids = tuple(endpoint.id for endpoint in endpoints if endpoint.id in held)
+            found.append(Slice(f"{pool.name}{SEPARATOR}{reservation.name}", pool.name, ids, reservation))
+    return tuple(found)
