@@ -27,7 +27,9 @@ class Slice:
     ids: tuple[str, ...]
     """Members, in the order of the pool's endpoints."""
     reservation: Reservation | None = None
-    """Set when the members serve that reservation only."""
+    """Set when the members serve that reservation only; None: the slice of large requests."""
+    least_prompt_tokens: float = 0.0
+    """Every request it serves has at least this many."""
 
 
 def pool_of(cluster: str) -> str:
@@ -35,12 +37,22 @@ def pool_of(cluster: str) -> str:
     return cluster.partition(SEPARATOR)[0]
 
 
+def large_of(pool: str) -> str:
+    """The cluster of a pool's large requests."""
+    return f"{pool}{SEPARATOR}large"
+
+
 def slices_of(
     pool: PoolSpec, endpoints: Sequence[Endpoint], reservations: Iterable[Reservation]
 ) -> tuple[Slice, ...]:
     """The slices of a pool with these endpoints. A reservation whose endpoints all left keeps its empty cluster:
     its requests are answered with 503 until it ends, and never by endpoints it does not hold."""
-    found = []
+    reservations, found = list(reservations), []
+    held_anywhere = {endpoint_id for reservation in reservations for endpoint_id in reservation.endpoints}
+    if pool.large_requests is not None:
+        least_gb, over_tokens = pool.large_requests.min_memory_gb, pool.large_requests.over_tokens
+        able = (e.id for e in endpoints if e.gpu.memory_gb * e.gpu.count >= least_gb and e.id not in held_anywhere)
+        found.append(Slice(large_of(pool.name), pool.name, tuple(able), least_prompt_tokens=float(over_tokens)))
     for reservation in reservations:
         if reservation.pool == pool.name:
             held = frozenset(reservation.endpoints)

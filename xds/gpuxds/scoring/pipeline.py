@@ -93,6 +93,7 @@ def decide_slice(
         alarms=(),
     )
     since, proxies = whole.memory.frozen_since, whole.proxies
+    tokens = replace(tokens, prompt_tokens=max(tokens.prompt_tokens, part.least_prompt_tokens))
     return weighed(
         policy, pool, part.cluster, facts, view, memory, known, verdict, since, proxies, whole.at, tokens
     )
