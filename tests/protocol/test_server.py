@@ -271,3 +271,14 @@ def test_an_endpoint_that_is_left_out_has_nothing_in_flight_and_is_told_about_on
     assert report(1, 0) == []
     book.close(2)
     assert report(1, 1) == [(1, False)]
+
+
+def test_the_clusters_of_a_pool_add_up_per_endpoint() -> None:
+    book = LoadBook()
+    message = pb.LoadStatsRequest()
+    for cluster, active in (("a", 2), ("a/large", 3), ("b", 9)):
+        stats = message.cluster_stats.add(cluster_name=cluster).upstream_locality_stats.add()
+        line = stats.upstream_endpoint_stats.add(total_requests_in_progress=active, total_issued_requests=active)
+        line.address.socket_address.address, line.address.socket_address.port_value = "10.0.0.1", 8000
+    found = {load.pool: (load.active, load.issued) for load in book.take(1, message, {"a", "a/large", "b"})}
+    assert found == {"a": (5, 5), "b": (9, 9)}

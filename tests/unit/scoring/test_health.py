@@ -324,3 +324,28 @@ def test_an_xid_drain_holds_while_nobody_can_tell_and_ends_when_the_page_clears_
     pool.hear(running=3, xid_drain=0)
     pool.decide(1.0)
     assert pool.envoy()["b"] == HEALTHY
+
+
+def test_a_scraped_endpoint_is_not_lost_when_its_agent_stops() -> None:
+    pool = Pool(policy_for({"a": "L4", "b": "L4", "c": "L4"}))
+    pool.hear((), heartbeat=1.0)
+    pool.steady(100)
+    assert set(pool.health().values()) == {"serving"}
+
+
+def test_an_endpoint_whose_page_fails_lives_by_its_heartbeats() -> None:
+    pool = Pool(policy_for({"a": "L4", "b": "L4", "c": "L4"}))
+    pool.hear()
+    pool.decide()
+    pool.store.add("a", Signal.SCRAPE_FAILURES, pool.now)
+    pool.hear(["b", "c"])
+    pool.store.record("a", {Signal.HEARTBEAT: 1.0, Signal.RUNNING: 5.0, Signal.WAITING: 0.0}, pool.now)
+    pool.now += 15
+    pool.hear(["b", "c"])
+    decision = pool.decide()
+    assert decision.relaxation[decision.ids.index("a")] == 0, "15 s are not stale for heartbeats"
+    for _ in range(5):
+        pool.now += 10
+        pool.hear(["b", "c"])
+        pool.decide()
+    assert pool.health() == {"a": "failed", "b": "serving", "c": "serving"}

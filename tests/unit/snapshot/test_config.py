@@ -14,9 +14,11 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from gpuxds.engine.publisher import RETIRE_AFTER_S, Publisher
 from gpuxds.errors import SnapshotError
 from gpuxds.fleet.endpoint import Fleet
+from gpuxds.fleet.reservation import HEADER, Reservation
 from gpuxds.policy.build import endpoints
 from gpuxds.policy.loader import load_text
 from gpuxds.policy.model import Policy
+from gpuxds.policy.slices import slices_of
 from gpuxds.policy.strategies import NAMES
 from gpuxds.snapshot.assemble import assemble, with_retired
 from gpuxds.snapshot.bootstrap import BootstrapOptions, document, render, sds_files
@@ -221,3 +223,25 @@ def test_the_real_envoy_accepts_every_bootstrap(tmp_path: Path, options: dict[st
     path.write_text(render(made))
     run = subprocess.run([envoy_binary(), "--mode", "validate", "-c", path], capture_output=True, check=False)
     assert b"OK" in run.stdout + run.stderr, run.stderr.decode()[-800:]
+
+
+def test_a_reservation_has_a_cluster_and_a_route_for_whoever_carries_its_id() -> None:
+    policy = one_pool()
+    held = Reservation("the-secret", "a", ("x",), 0.0, 60.0)
+    made = config(policy, None, {}, slices_of(policy.pools[0], endpoints(policy), [held]))
+    assert list(made[CLUSTER].resources) == ["a", f"a/{held.name}"]
+    found = route_v3.RouteConfiguration.parse(value(made[ROUTES].resources["gpuxds"])).virtual_hosts[0].routes
+    reserved, shared = found
+    assert reserved.match is not None
+    (carried,) = reserved.match.headers
+    assert (carried.name, carried.string_match and carried.string_match.exact) == (HEADER, "the-secret")
+    assert reserved.request_headers_to_remove == [HEADER], "endpoints would see the secret"
+    assert reserved.route is not None
+    assert reserved.route.cluster == f"a/{held.name}"
+    assert shared.match is not None
+    assert shared.match.headers == []
+
+
+def test_without_reservations_nothing_is_generated_for_them() -> None:
+    made = config(one_pool(), None, {})
+    assert HEADER.encode() not in made[ROUTES].resources["gpuxds"].any_bytes

@@ -81,11 +81,16 @@ class Instance:
     """Requests proxies sent, since this server started."""
     failed: float | None
     average_response_s: float | None
-    """Mean end-to-end latency over the last seconds, as the engine measures it."""
+    """Mean end-to-end latency over the last seconds: as clients see it where access logs are on, else as the engine
+    measures it."""
+    last_response_s: float | None
+    """End-to-end latency of the last request, or of those that finished last together, from the same source."""
     weight: int
     healthy: bool
     last_report_s: float | None
     """Age of the last load report about it."""
+    last_used_s: float | None
+    """Seconds since a proxy last said that it had sent it a request."""
 
 
 @dataclass(config=strict)
@@ -97,7 +102,7 @@ class Loads:
 
 @dataclass(config=strict)
 class Totals:
-    """The fleet in a few numbers."""
+    """The fleet in a few numbers; what is not known counts as nothing, and is null where nothing is known."""
 
     agents: int
     healthy: int
@@ -106,16 +111,43 @@ class Totals:
     """Requests running and waiting, as far as known."""
     utilisation_percent: float
     waiting: float
-    sent: float
+    assigned: float
+    """Requests that proxies sent."""
+    completed: float
     failed: float
+    retried: float | None
+    """Further tries of requests; null without access logs, which alone tell."""
+
+
+@dataclass(config=strict)
+class Agent:
+    """One endpoint's work."""
+
+    agent: str
+    pool: str
+    current: float | None
+    """Requests running and waiting there."""
+    max: int
+    """Its capacity."""
+    load_percent: float | None
+    completed: float | None
+    """Requests answered: as proxies count, or as its heartbeats say."""
+    failed: float | None
+    success_rate: float | None
+    """completed / (completed + failed), 0..1."""
+    average_s: float | None
+    """Mean end-to-end latency over the last seconds."""
+    score: float
+    """Its weight over the largest of its pool, 0..1."""
+    healthy: bool
 
 
 @dataclass(config=strict)
 class LoadBalancer:
-    """The fleet in a few numbers, and every endpoint's load."""
+    """The fleet in a few numbers, and every endpoint's work."""
 
     totals: Totals
-    agents: list[Instance]
+    agents: list[Agent]
 
 
 @dataclass(config=strict)
@@ -152,6 +184,15 @@ class Drain:
 
 
 @dataclass(config=strict)
+class Held:
+    """The reservation an endpoint serves."""
+
+    name: str
+    expires_at: float
+    note: str
+
+
+@dataclass(config=strict)
 class Endpoint:
     """One endpoint."""
 
@@ -174,6 +215,12 @@ class Endpoint:
     signals: Load
     load_age_s: float | None
     drain: Drain | None
+    reservation: Held | None
+    """Set while it serves one holder only."""
+    model: str | None
+    """The model it says it serves."""
+    adapters: list[str]
+    """LoRA adapters it says it serves."""
     acknowledged: bool | None = None
     """In the answer to a drain: every connected proxy has accepted it."""
 
@@ -204,6 +251,56 @@ class Undrained:
 
 
 @dataclass(config=strict)
+class Pulse:
+    """Answer to a heartbeat."""
+
+    id: str
+    health: HealthName | None
+    """As of the last decision; null before the first."""
+    weight: int | None
+    lost_after_s: float
+    """Silence after which the endpoint is out of service."""
+
+
+@dataclass(config=strict)
+class Reservation:
+    """Endpoints that serve one holder only."""
+
+    name: str
+    pool: str
+    endpoints: list[str]
+    missing: list[str]
+    """Of those, the ones that have left the fleet."""
+    created_at: float
+    expires_at: float
+    expires_in_s: float
+    note: str
+
+
+@dataclass(config=strict)
+class Reserved(Reservation):
+    """Answer to a reservation."""
+
+    reservation_id: str
+    """The secret that requests carry; told here and never again."""
+    header: str
+    """The request header they carry it in."""
+    requested: int
+    reserved: int
+    reasons: list[str]
+    """Why fewer than requested could be had."""
+    acknowledged: bool
+    """Every connected proxy has accepted it."""
+
+
+@dataclass(config=strict)
+class Reservations:
+    """Reservations in force."""
+
+    reservations: list[Reservation]
+
+
+@dataclass(config=strict)
 class Term:
     """One factor of one weight."""
 
@@ -229,6 +326,8 @@ class Explanation:
 
     id: str
     pool: str
+    cluster: str
+    """The Envoy cluster this weight is in: the pool's, or that of one of its slices."""
     health: HealthName
     envoy_health: EnvoyHealthName
     weight: int
@@ -275,6 +374,8 @@ class Policy:
     last_reload: Reload
     reload_failures: int
     fleet_problems: list[str]
+    overrides: list[PoolStrategy]
+    """Strategies set while the server runs, in place of the policy's."""
     policy: dict[str, Any]
 
 
@@ -284,7 +385,10 @@ class Event:
 
     id: int
     at: float
-    kind: Literal["push", "health", "alarm", "drain", "undrain", "reload", "nack", "proxy", "fleet", "strategy"]
+    kind: Literal[
+        "push", "health", "alarm", "drain", "undrain", "reload", "nack", "proxy", "fleet", "strategy",
+        "reserve", "extend", "release", "expire",
+    ]  # fmt: skip
 
 
 @dataclass(config=strict)

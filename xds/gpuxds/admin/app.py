@@ -16,26 +16,31 @@ from pydantic import ValidationError
 
 from gpuxds.admin.exposition import DecisionCollector
 from gpuxds.admin.keys import Keys, Role
-from gpuxds.admin.routes import ENGINE, OPERATIONS, healthz, metrics, openapi, readyz
+from gpuxds.admin.routes import OPERATIONS, healthz, metrics, openapi, readyz
+from gpuxds.admin.serving import ENGINE
 from gpuxds.engine.loop import Engine
 from gpuxds.errors import (
     Conflict,
     DrainRefused,
     GpuxdsError,
+    NoCapacity,
     NotReady,
     UnknownEndpoint,
     UnknownPool,
+    UnknownReservation,
     Unusable,
 )
 
-MAX_BODY_BYTES = 65_536
+MAX_BODY_BYTES = 262_144
 STATUS: dict[type[GpuxdsError], int] = {
     UnknownEndpoint: 404,
     UnknownPool: 404,
+    UnknownReservation: 404,
     DrainRefused: 409,
     Conflict: 409,
     Unusable: 422,
     NotReady: 503,
+    NoCapacity: 503,
 }
 ROLES = {operation.handler: operation.role for operation in OPERATIONS}
 

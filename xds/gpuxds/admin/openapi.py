@@ -19,7 +19,7 @@ WORDS = {
     403: "The key may read only.", 404: "There is no such thing; the detail lists what there is.",
     409: "It would do harm now; the detail says why and how to go on all the same.",
     413: "The body is too long.", 422: "The body is not what it must be; the detail names the field.",
-    503: "Nothing is known yet.",
+    503: "Nothing is known yet, or nothing can be had now; the detail says which.",
 }  # fmt: skip
 
 

@@ -16,16 +16,22 @@ from pydantic import BaseModel, ConfigDict
 from gpuxds.admin import answers, views
 from gpuxds.admin.keys import Role
 from gpuxds.admin.openapi import Operation, document
-from gpuxds.engine import actions
-from gpuxds.engine.loop import Engine
+from gpuxds.admin.reserving import (
+    ExtendRequest,
+    ReserveRequest,
+    extend_reservation,
+    list_reservations,
+    release_reservation,
+    reserve,
+)
+from gpuxds.admin.serving import ENGINE, SETTLE_S, Response, answer
+from gpuxds.engine import actions, heartbeats
 from gpuxds.policy.model import EndpointSpec
 from gpuxds.policy.override import parse
 from gpuxds.policy.units import Duration
+from gpuxds.signals.heartbeat import Heartbeat
 
-SETTLE_S = 1.0
 KEEPALIVE_S = 15.0
-ENGINE = web.AppKey("engine", Engine)
-Response = web.Response
 
 
 class DrainRequest(BaseModel):
@@ -59,11 +65,6 @@ class Registration(EndpointSpec):
     def spec(self) -> EndpointSpec:
         """The part that a policy would have."""
         return EndpointSpec.model_validate(self.model_dump(exclude={"pool"}))
-
-
-def answer(value: object, status: int = 200) -> Response:
-    """A JSON body."""
-    return web.json_response(views.plain(value), status=status)
 
 
 async def healthz(_: web.Request) -> Response:
@@ -137,11 +138,24 @@ async def undrain(request: web.Request) -> Response:
     return answer({"id": endpoint_id, "was_draining": undone})
 
 
+async def heartbeat(request: web.Request) -> Response:
+    """Take in what a GPU host says of itself."""
+    said = Heartbeat.model_validate_json(await request.read() or b"{}")
+    engine, endpoint_id = request.app[ENGINE], request.match_info["id"]
+    heartbeats.beat(engine, endpoint_id, said)
+    return answer(views.pulse(engine, endpoint_id))
+
+
 async def explain(request: web.Request) -> Response:
     """Why each weight is what it is."""
     engine, endpoint_id = request.app[ENGINE], request.query.get("endpoint")
-    decisions = list(engine.decisions.values()) if endpoint_id is None else [engine.decision_of(endpoint_id)]
-    return answer(views.explained(decisions, endpoint_id, engine.drains.by_id, engine.overrides))
+    if endpoint_id is not None:
+        engine.decision_of(endpoint_id)
+    return answer(
+        views.explained(
+            engine.clusters(), endpoint_id, engine.drains.by_id, engine.overrides, engine.reservations.holders()
+        )
+    )
 
 
 async def get_strategy(request: web.Request) -> Response:
@@ -165,6 +179,15 @@ async def list_loads(request: web.Request) -> Response:
     if only is not None:
         engine.decision_of(only)
     return answer({"instances": views.instances(engine, only)})
+
+
+async def get_load(request: web.Request) -> Response:
+    """One endpoint's load."""
+    engine, wanted = request.app[ENGINE], request.query.get("instance_id")
+    if not wanted:
+        raise web.HTTPBadRequest(text="say which endpoint: ?instance_id=ID; /api/v1/loadbalancer/loads has all")
+    engine.decision_of(wanted)
+    return answer(views.instances(engine, wanted)[0])
 
 
 async def get_load_balancer(request: web.Request) -> Response:
@@ -245,6 +268,23 @@ OPERATIONS: tuple[Operation, ...] = (
         "post", "/api/v1/endpoints/{id}/undrain", undrain, answers.Undrained, Role.OPERATE, errors=(404,)
     ),
     Operation(
+        "post", "/api/v1/endpoints/{id}/heartbeat", heartbeat, answers.Pulse, Role.OPERATE, Heartbeat,
+        errors=(404,),
+    ),
+    Operation(
+        "post", "/api/v1/gpu/instances/reserve", reserve, answers.Reserved, Role.OPERATE, ReserveRequest,
+        errors=(404, 409), status=201,
+    ),
+    Operation("get", "/api/v1/gpu/instances/reservations", list_reservations, answers.Reservations),
+    Operation(
+        "post", "/api/v1/gpu/instances/reservations/{reservation}/extend", extend_reservation, answers.Reservation,
+        Role.OPERATE, ExtendRequest, errors=(404,),
+    ),
+    Operation(
+        "delete", "/api/v1/gpu/instances/reservations/{reservation}", release_reservation, answers.Reservation,
+        Role.OPERATE, errors=(404,),
+    ),
+    Operation(
         "get", "/api/v1/explain", explain, answers.Explained, query={"endpoint": "One endpoint only."},
         errors=(404,),
     ),
@@ -256,6 +296,10 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "get", "/api/v1/loadbalancer/loads", list_loads, answers.Loads,
         query={"instance_id": "One endpoint only."}, errors=(404,),
+    ),
+    Operation(
+        "get", "/api/v1/loadbalancer/load", get_load, answers.Instance,
+        query={"instance_id": "Which endpoint."}, errors=(400, 404),
     ),
     Operation("get", "/api/admin/load-balancer", get_load_balancer, answers.LoadBalancer),
     Operation("get", "/api/v1/signals", get_signals, answers.Recording),

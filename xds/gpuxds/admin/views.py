@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from gpuxds.engine.loop import Engine
+from gpuxds.fleet.reservation import Reservation
+from gpuxds.policy.slices import reserved_of
 from gpuxds.scoring.contract import Drain, EnvoyHealth, Health, PoolDecision
 from gpuxds.scoring.explain import explain, medians, reason
 from gpuxds.signals.model import Signal
@@ -53,7 +56,11 @@ def pool_summary(decision: PoolDecision, overridden: Container[str] = ()) -> dic
 def endpoint_row(engine: Engine, decision: PoolDecision, row: int, middles: tuple[float, ...]) -> dict[str, Any]:
     """One endpoint as `endpoints` lists it; `middles` are the decision's medians."""
     endpoint = decision.endpoints[row]
-    drain = engine.drains.by_id.get(endpoint.id)
+    drain, held = engine.drains.by_id.get(endpoint.id), engine.reservations.of(endpoint.id)
+    served = engine.heartbeats.served.get(endpoint.id)
+    reason_text = reason(decision, row, middles) + said(drain)
+    if held is not None and endpoint.id in (part := engine.parts.get(reserved_of(held), decision)).ids:
+        decision, row = part, part.ids.index(endpoint.id)
     return {
         "id": endpoint.id,
         "pool": endpoint.pool,
@@ -70,10 +77,35 @@ def endpoint_row(engine: Engine, decision: PoolDecision, row: int, middles: tupl
         "in_eds": bool(decision.in_eds[row]),
         "weight": int(decision.weights[row]),
         "wanted": int(decision.wanted[row]),
-        "reason": reason(decision, row, middles) + said(drain),
+        "reason": reserved(held) + reason_text,
         "signals": {signal.name.lower(): decision.view.value_at(signal, row) for signal in IN_ROW},
         "load_age_s": decision.view.age_at(Signal.RUNNING, row),
         "drain": None if drain is None else asdict(drain),
+        "reservation": None
+        if held is None
+        else {"name": held.name, "expires_at": held.expires_at, "note": held.note},
+        "model": served.model if served else None,
+        "adapters": list(served.adapters) if served else [],
+    }
+
+
+def reserved(held: Reservation | None) -> str:
+    """The beginning of a reason, for an endpoint that is reserved."""
+    if held is None:
+        return ""
+    return f"reserved as {held.name}{' (' + held.note + ')' if held.note else ''}; "
+
+
+def pulse(engine: Engine, endpoint_id: str) -> dict[str, Any]:
+    """What a heartbeat is answered with; cheap, since thousands come a second."""
+    decision = engine.decisions.get(engine.fleet.by_id[endpoint_id].pool)
+    row = engine.rows.get(endpoint_id, 0)
+    known = decision is not None and row < len(decision.ids) and decision.ids[row] == endpoint_id
+    return {
+        "id": endpoint_id,
+        "health": Health(int(decision.health[row])).name.lower() if decision and known else None,
+        "weight": int(decision.weights[row]) if decision and known else None,
+        "lost_after_s": engine.policy.signals.heartbeat.lost_after,
     }
 
 
@@ -115,14 +147,25 @@ def explained(
     endpoint_id: str | None,
     drains: Mapping[str, Drain],
     overridden: Container[str] = (),
+    held: Mapping[str, Reservation] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Why each weight is what it is, for all endpoints or one."""
+    """Why each weight is what it is, for all endpoints or one, once for each cluster it is in.
+
+    `held` maps the endpoints that are reserved to their reservations.
+    """
     rows = [
-        {"pool": decision.pool, **asdict(found), "reason": found.reason + said(drains.get(found.id))}
+        {
+            "pool": decision.pool,
+            "cluster": decision.cluster,
+            **asdict(found),
+            "reason": reserved(held.get(found.id)) + found.reason + said(drains.get(found.id)),
+        }
         for decision in decisions
         for found in explain(decision, endpoint_id)
+        if decision.cluster != decision.pool or found.id not in held
     ]
-    return {"pools": [pool_summary(decision, overridden) for decision in decisions], "endpoints": rows}
+    pools = [pool_summary(decision, overridden) for decision in decisions if decision.cluster == decision.pool]
+    return {"pools": pools, "endpoints": rows}
 
 
 def strategies(engine: Engine) -> dict[str, Any]:
@@ -152,10 +195,13 @@ def instances(engine: Engine, only: str | None) -> list[dict[str, Any]]:
 def instance(decision: PoolDecision, row: int) -> dict[str, Any]:
     """One endpoint's load."""
     endpoint, view = decision.endpoints[row], decision.view
+    said_capacity = view.value_at(Signal.CAPACITY, row)
 
     def value(signal: Signal) -> float:
         return view.value_at(signal, row)
 
+    seen_by = Signal.PROXY_LATENCY_S if not math.isnan(value(Signal.PROXY_LATENCY_S)) else Signal.LATENCY_S
+    last_by = Signal.PROXY_LAST_S if not math.isnan(value(Signal.PROXY_LAST_S)) else Signal.LAST_LATENCY_S
     return {
         "instance": endpoint.id,
         "pool": endpoint.pool,
@@ -163,35 +209,67 @@ def instance(decision: PoolDecision, row: int) -> dict[str, Any]:
         "active": value(Signal.PROXY_ACTIVE),
         "running": value(Signal.RUNNING),
         "waiting": value(Signal.WAITING),
-        "capacity": endpoint.capacity,
+        "capacity": endpoint.capacity if math.isnan(said_capacity) else int(said_capacity),
         "total": value(Signal.PROXY_ISSUED),
         "failed": value(Signal.PROXY_ERRORS),
-        "average_response_s": value(Signal.LATENCY_S),
+        "average_response_s": value(seen_by),
+        "last_response_s": value(last_by),
         "weight": int(decision.weights[row]),
         "healthy": bool(decision.in_eds[row] and decision.envoy_health[row] == EnvoyHealth.HEALTHY),
         "last_report_s": view.age_at(Signal.PROXY_ACTIVE, row),
+        "last_used_s": view.age_at(Signal.LAST_USED, row),
     }
 
 
 def load_balancer(engine: Engine) -> dict[str, Any]:
-    """The fleet in a few numbers, and every endpoint's load; what is not known counts as nothing here."""
-    rows = instances(engine, None)
+    """The fleet in a few numbers, and every endpoint's work; what is not known counts as nothing in the totals."""
+    agents = [agent(decision, row) for decision in engine.decisions.values() for row in range(len(decision.ids))]
+    views = [decision.view for decision in engine.decisions.values()]
 
-    def total(*names: str) -> float:
-        return float(sum(row[name] for row in rows for name in names if not math.isnan(row[name])))
+    def total(signal: Signal) -> float:
+        return float(sum(np.nansum(view.value(signal)) for view in views))
 
-    capacity, load = int(total("capacity")), total("running", "waiting")
+    def known(signal: Signal) -> bool:
+        return any(not np.isnan(view.value(signal)).all() for view in views if view.ids)
+
+    capacity, load = sum(row["max"] for row in agents), total(Signal.RUNNING) + total(Signal.WAITING)
     totals = {
-        "agents": len(rows),
-        "healthy": sum(row["healthy"] for row in rows),
+        "agents": len(agents),
+        "healthy": sum(row["healthy"] for row in agents),
         "capacity": capacity,
         "load": load,
         "utilisation_percent": 100 * load / capacity if capacity else 0.0,
-        "waiting": total("waiting"),
-        "sent": total("total"),
-        "failed": total("failed"),
+        "waiting": total(Signal.WAITING),
+        "assigned": total(Signal.PROXY_ISSUED),
+        "completed": total(Signal.PROXY_OK),
+        "failed": total(Signal.PROXY_ERRORS),
+        "retried": total(Signal.PROXY_RETRIES) if known(Signal.PROXY_RETRIES) else None,
     }
-    return {"totals": totals, "agents": rows}
+    return {"totals": totals, "agents": agents}
+
+
+def agent(decision: PoolDecision, row: int) -> dict[str, Any]:
+    """One endpoint's work, as proxies count it, or as it says itself where no proxy does."""
+    load = instance(decision, row)
+    completed, failed = (decision.view.value_at(s, row) for s in (Signal.PROXY_OK, Signal.PROXY_ERRORS))
+    if math.isnan(completed):
+        finished, failed = (decision.view.value_at(s, row) for s in (Signal.REQUESTS_TOTAL, Signal.FAILURES_TOTAL))
+        completed = finished - (0.0 if math.isnan(failed) else failed)
+    tried = completed + (0.0 if math.isnan(failed) else failed)
+    current = load["running"] + load["waiting"]
+    return {
+        "agent": load["instance"],
+        "pool": load["pool"],
+        "current": current,
+        "max": load["capacity"],
+        "load_percent": 100 * current / load["capacity"],
+        "completed": completed,
+        "failed": failed,
+        "success_rate": completed / tried if tried > 0 else None,
+        "average_s": load["average_response_s"],
+        "score": float(decision.weights[row]) / max(1, int(decision.weights.max())),
+        "healthy": load["healthy"],
+    }
 
 
 def signals(engine: Engine) -> dict[str, Any]:
@@ -215,6 +293,7 @@ def policy(engine: Engine) -> dict[str, Any]:
         },
         "reload_failures": engine.holder.failures,
         "fleet_problems": [str(problem) for problem in engine.sources.problems],
+        "overrides": [found for found in strategies(engine)["pools"] if found["source"] == "override"],
         "policy": engine.policy.model_dump(mode="json"),
     }
 

@@ -93,6 +93,8 @@ class Engine:
     facts: dict[str, PoolFacts] = field(default_factory=dict)
     slices: tuple[Slice, ...] = ()
     """Of all pools."""
+    rows: dict[str, int] = field(default_factory=dict)
+    """Endpoint -> its row in its pool's facts and decisions."""
     by_address: dict[Key, str] = field(default_factory=dict)
     store: Store = field(init=False)
     scraper: Scraper = field(init=False)
@@ -253,6 +255,7 @@ class Engine:
         self.publisher.configure(policy, fleet, slices, self.now())
         self.reporter.fleet(self.fleet, fleet, self.now())
         self.policy, self.fleet, self.facts, self.slices = policy, fleet, facts, slices
+        self.rows = {name: row for found in facts.values() for row, name in enumerate(found.ids)}
         self.by_address = addresses(fleet)
         self.store.rules = rules_of(policy.signals)
         self.store.sync([endpoint.id for endpoint in fleet.endpoints])
@@ -351,12 +354,16 @@ class Engine:
 
     def publish(self) -> None:
         """Hand changed snapshots to the server. It skips what a stream already has."""
-        self.publisher.encode([*self.decisions.values(), *self.parts.values()])
+        self.publisher.encode(self.clusters())
         try:
             self.server.publish(self.publisher.snapshots(self.now()))
         except SnapshotError as error:
             self.metrics.refused_snapshots.inc()
             log.error("snapshot.refused", error=str(error), effect="the last snapshot stays")
+
+    def clusters(self) -> list[PoolDecision]:
+        """Every decision: the pools', then their slices'."""
+        return [*self.decisions.values(), *self.parts.values()]
 
     def require_ready(self) -> None:
         """Raises NotReady before the first decision."""

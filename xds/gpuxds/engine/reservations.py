@@ -37,6 +37,10 @@ class Reservations:
         """Ids of all reserved endpoints."""
         return frozenset(endpoint for found in self.by_id.values() for endpoint in found.endpoints)
 
+    def holders(self) -> dict[str, Reservation]:
+        """Reserved endpoint -> its reservation."""
+        return {endpoint: found for found in self.by_id.values() for endpoint in found.endpoints}
+
     def of(self, endpoint_id: str) -> Reservation | None:
         """The reservation that holds an endpoint."""
         return next((found for found in self.by_id.values() if endpoint_id in found.endpoints), None)

@@ -42,6 +42,11 @@ def large_of(pool: str) -> str:
     return f"{pool}{SEPARATOR}large"
 
 
+def reserved_of(reservation: Reservation) -> str:
+    """The cluster of a reservation."""
+    return f"{reservation.pool}{SEPARATOR}{reservation.name}"
+
+
 def slices_of(
     pool: PoolSpec, endpoints: Sequence[Endpoint], reservations: Iterable[Reservation]
 ) -> tuple[Slice, ...]:
@@ -57,5 +62,5 @@ def slices_of(
         if reservation.pool == pool.name:
             held = frozenset(reservation.endpoints)
             ids = tuple(endpoint.id for endpoint in endpoints if endpoint.id in held)
-            found.append(Slice(f"{pool.name}{SEPARATOR}{reservation.name}", pool.name, ids, reservation))
+            found.append(Slice(reserved_of(reservation), pool.name, ids, reservation))
     return tuple(found)

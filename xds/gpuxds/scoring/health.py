@@ -24,7 +24,7 @@ import numpy as np
 from gpuxds.policy.model import Policy, PoolSpec
 from gpuxds.scoring.contract import Drain, EnvoyHealth, Health, PoolMemory
 from gpuxds.scoring.facts import PoolFacts
-from gpuxds.signals.model import Bools, Floats, Ints, Signal, SignalView
+from gpuxds.signals.model import SOURCES, Bools, Floats, Ints, Signal, SignalView
 
 
 class Cause(IntEnum):
@@ -245,9 +245,10 @@ def for_envoy(health: Ints, memory: PoolMemory) -> Ints:
     return status
 
 
-def relaxation(view: SignalView, stale_after_s: float, relax_over_s: float) -> Floats:
+def relaxation(view: SignalView, relax_over_s: float) -> Floats:
     """0 while load is fresh, rising to 1 over `relax_over_s` once it is stale; 1 where it was never seen."""
     age_s = view.age_s(Signal.RUNNING)
+    stale_after_s, _ = view.bounds(SOURCES[Signal.RUNNING])
     if relax_over_s <= 0:
         return np.where(age_s > stale_after_s, 1.0, 0.0)
     blind: Floats = np.clip((age_s - stale_after_s) / relax_over_s, 0.0, 1.0)

@@ -114,7 +114,7 @@ def weighed(
     tokens: TokenMeans,
 ) -> PoolDecision:
     """Weights of one cluster's endpoints whose health is known, and whether Envoy must be told."""
-    blind = relaxation_of(view, policy.signals.engine.stale_after, policy.signals.relax_over)
+    blind = relaxation_of(view, policy.signals.relax_over)
     inputs = pool_inputs(facts, view, verdict, np.zeros_like(blind) if frozen else blind, proxies, tokens)
     elapsed_s = max(0.0, now - memory.decided_at) if memory.decided_at else 0.0
     weighing = weight_function(pool.strategy)(inputs, Carried(memory.columns, memory.scalars, elapsed_s))

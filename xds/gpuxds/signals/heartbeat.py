@@ -17,13 +17,15 @@ from gpuxds.signals.model import Signal
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0, le=1e12)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
-Name = Annotated[str, Field(min_length=1, max_length=256)]
+Name = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 class Said(BaseModel):
     """Nothing unknown, nothing mutable, no NaN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class GpuBeat(Said):
@@ -72,7 +74,7 @@ class Heartbeat(Said):
     """Mean end-to-end seconds of recent requests."""
     model: Name | None = None
     """The model it serves."""
-    adapters: Annotated[list[Name], Field(max_length=1000)] | None = None
+    adapters: Annotated[list[Name], Field(max_length=128)] | None = None
     """LoRA adapters it serves."""
 
 

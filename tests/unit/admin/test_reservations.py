@@ -1,0 +1,159 @@
+"""Reservations over the API, around a real engine whose servers are not there."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient
+from pydantic import TypeAdapter
+
+from gpuxds.admin import answers
+from gpuxds.engine.loop import Engine
+from gpuxds.signals.model import Signal
+from gpuxds.snapshot.model import CLUSTER, ENDPOINTS, ROUTES
+from support.waiting import until
+from unit.admin.test_api import admin
+
+RESERVE = "/api/v1/gpu/instances/reserve"
+RESERVATIONS = "/api/v1/gpu/instances/reservations"
+
+
+def serve(engine: Engine) -> None:
+    """Both endpoints answer, and their loads are known."""
+    for name in engine.fleet.by_id:
+        alive = {Signal.PROBE_REFUSALS: 0.0, Signal.ANSWERED: 1.0, Signal.RUNNING: 0.0, Signal.WAITING: 0.0}
+        engine.store.record(name, alive | {Signal.SCRAPE_FAILURES: 0.0}, time.time())
+    engine.decide()
+    assert not [name for name in engine.fleet.by_id if engine.decisions["p"].health[engine.rows[name]] != 1]
+
+
+async def reserved(client: TestClient[Any, Any], **body: Any) -> dict[str, Any]:
+    """A reservation that was made."""
+    answer = await client.post(RESERVE, json=body)
+    text = await answer.text()
+    assert answer.status == 201, text
+    TypeAdapter(answers.Reserved).validate_json(text, strict=True)
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+async def test_a_reserved_endpoint_leaves_the_shared_cluster_for_one_of_its_own(tmp_path: Path) -> None:
+    async with admin(tmp_path) as (client, engine):
+        serve(engine)
+        found = await reserved(client, count=1, filters={"min_vram": 80}, ttl="30m", note="benchmark")
+        assert (found["endpoints"], found["requested"], found["reserved"]) == (["a"], 1, 1)
+        assert found["header"] == "x-gpuxds-reservation"
+        snapshot = engine.server.snapshots["all"]
+        own = f"p/{found['name']}"
+        assert own in snapshot.of(CLUSTER).resources
+        assert found["reservation_id"].encode() in snapshot.of(ROUTES).resources["gpuxds"].any_bytes
+        shared, ours = (snapshot.of(ENDPOINTS).resources[name].any_bytes for name in ("p", own))
+        assert shared.count(b"127.0.0.1") == ours.count(b"127.0.0.1") == 1
+        row = await (await client.get("/api/v1/endpoints/a")).json()
+        assert row["reservation"]["name"] == found["name"]
+        assert row["in_eds"]
+        assert row["reason"].startswith(f"reserved as {found['name']} (benchmark)")
+        (explained,) = (await (await client.get("/api/v1/explain?endpoint=a")).json())["endpoints"]
+        assert explained["cluster"] == own
+
+
+async def test_the_id_is_told_once_and_in_no_list_event_or_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with admin(tmp_path) as (client, engine):
+        serve(engine)
+        found = await reserved(client, count=1)
+        secret = found["reservation_id"]
+        assert len(secret) >= 32
+        for path in (RESERVATIONS, "/api/v1/endpoints", "/api/v1/explain", "/api/v1/policy", "/metrics"):
+            assert secret not in await (await client.get(path)).text(), path
+        assert secret not in repr(list(engine.events.kept))
+        told = await (await client.get(f"{RESERVATIONS}/{secret}x")).text()
+        assert secret not in told.replace(f"{secret}x", "")
+    printed = capsys.readouterr()
+    assert secret not in printed.out + printed.err
+    assert (tmp_path / "state.json").stat().st_mode & 0o077 == 0, "others may read the ids"
+
+
+async def test_fewer_than_asked_for_come_with_the_reason_for_each_that_did_not(tmp_path: Path) -> None:
+    async with admin(tmp_path) as (client, engine):
+        serve(engine)
+        found = await reserved(client, count=2, filters={"model": "h100"})
+        assert found["endpoints"] == ["a"]
+        assert found["reasons"] == ["b/2 is a L4, not h100"]
+
+
+async def test_the_floor_holds_and_nothing_to_be_had_is_503_with_the_reasons(tmp_path: Path) -> None:
+    async with admin(tmp_path) as (client, engine):
+        serve(engine)
+        found = await reserved(client, count=2)
+        assert len(found["endpoints"]) == 1
+        assert "keeps 1 of its 2 serving endpoints for everybody" in found["reasons"][0]
+        answer = await client.post(RESERVE, json={"count": 1})
+        assert answer.status == 503
+        assert "floor" in (await answer.json())["detail"]
+
+
+async def test_a_released_reservation_gives_its_endpoints_back(tmp_path: Path) -> None:
+    async with admin(tmp_path) as (client, engine):
+        serve(engine)
+        found = await reserved(client, count=1)
+        (listed,) = (await (await client.get(RESERVATIONS)).json())["reservations"]
+        assert (listed["name"], listed["endpoints"]) == (found["name"], found["endpoints"])
+        assert (await client.delete(f"{RESERVATIONS}/{found['reservation_id']}")).status == 200
+        assert not engine.parts
+        assert engine.decisions["p"].in_eds.all()
+        gone = await client.delete(f"{RESERVATIONS}/{found['name']}")
+        assert gone.status == 404
+        assert "in force: none" in (await gone.json())["detail"]
+
+
+async def test_a_reservation_is_extended_and_ends_by_itself(tmp_path: Path) -> None:
+    async with admin(tmp_path) as (client, engine):
+        serve(engine)
+        found = await reserved(client, count=1, ttl="1h")
+        longer = await (await client.post(f"{RESERVATIONS}/{found['name']}/extend", json={"ttl": "2h"})).json()
+        assert longer["expires_at"] > found["expires_at"] + 3000
+        await client.post(f"{RESERVATIONS}/{found['name']}/extend", json={"ttl": "100ms"})
+        await until(lambda: not engine.reservations.by_id, 5, "it has run out")
+        await until(lambda: bool(engine.decisions["p"].in_eds.all()), 5, "its endpoint serves everybody")
+        assert [event.kind for event in engine.events.kept if event.kind in ("reserve", "expire")] == [
+            "reserve",
+            "expire",
+        ]
+
+
+async def test_a_reservation_survives_a_restart(tmp_path: Path) -> None:
+    async with admin(tmp_path) as (client, engine):
+        serve(engine)
+        found = await reserved(client, count=1, filters={"min_vram": 80})
+    async with admin(tmp_path) as (client, engine):
+        assert [held.id for held in engine.reservations.by_id.values()] == [found["reservation_id"]]
+        assert f"p/{found['name']}" in engine.parts
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"count": 17}, 422, "count"),
+        ({"count": 0}, 422, "count"),
+        ({"count": 1, "pool": "x"}, 404, "pools: p"),
+        ({"count": 1, "ttl": "48h"}, 422, "up to 24h"),
+        ({"count": 1, "ttl": 60}, 422, "ttl"),
+        ({"count": 1, "filters": {"vram": 1}}, 422, "filters.vram"),
+        ({"count": 1, "filters": {"provider": "aws"}}, 503, "b/2 has provider unknown, not aws"),
+    ],
+)
+async def test_what_cannot_be_reserved_is_refused_with_a_sentence_that_helps(
+    tmp_path: Path, body: dict[str, Any], status: int, words: str
+) -> None:
+    async with admin(tmp_path) as (client, engine):
+        serve(engine)
+        answer = await client.post(RESERVE, json=body)
+        assert answer.status == status
+        assert words in (await answer.json())["detail"]
+        assert not engine.reservations.by_id
