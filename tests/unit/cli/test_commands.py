@@ -54,7 +54,11 @@ def test_bootstrap_takes_node_server_metadata_and_token(tmp_path: Path) -> None:
     assert made["node"] == {"id": "n", "cluster": "edge", "metadata": {"team": "search"}}
     ads = made["dynamic_resources"]["ads_config"]
     assert ads["api_type"] == "GRPC"
-    assert ads["grpc_services"][0]["initial_metadata"] == [{"key": "authorization", "value": "Bearer secret"}]
+    assert "initial_metadata" not in ads["grpc_services"][0], "the token is said twice"
+    (cluster,) = made["static_resources"]["clusters"]
+    (options,) = cluster["typed_extension_protocol_options"].values()
+    (added,) = options["http_filters"][0]["typed_config"]["mutations"]["request_mutations"]
+    assert added["append"]["header"] == {"key": "authorization", "value": "Bearer secret"}
 
 
 @pytest.mark.parametrize(

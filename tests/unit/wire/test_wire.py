@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.config.endpoint import v3 as endpoint
+from envoy_data_plane.envoy.data.accesslog import v3 as log_data
+from envoy_data_plane.envoy.service.accesslog import v3 as log_service
 from envoy_data_plane.envoy.service.discovery import v3 as discovery
 from envoy_data_plane.envoy.service.load_stats import v3 as load_stats
 
@@ -23,6 +25,11 @@ THEIRS: dict[str, Any] = {
     "DeltaDiscoveryResponse": discovery.DeltaDiscoveryResponse, "Resource": discovery.Resource,
     "UpstreamEndpointStats": endpoint.UpstreamEndpointStats,
     "UpstreamLocalityStats": endpoint.UpstreamLocalityStats, "ClusterStats": endpoint.ClusterStats,
+    "AccessLogCommon": log_data.AccessLogCommon, "HTTPResponseProperties": log_data.HttpResponseProperties,
+    "HTTPAccessLogEntry": log_data.HttpAccessLogEntry,
+    "HTTPAccessLogEntries": log_service.StreamAccessLogsMessageHttpAccessLogEntries,
+    "StreamAccessLogsMessage": log_service.StreamAccessLogsMessage,
+    "StreamAccessLogsResponse": log_service.StreamAccessLogsResponse,
     "LoadStatsRequest": load_stats.LoadStatsRequest, "LoadStatsResponse": load_stats.LoadStatsResponse,
 }  # fmt: skip
 

@@ -198,6 +198,8 @@ class Endpoint:
 
     id: str
     pool: str
+    cluster: str
+    """The Envoy cluster its weight is in: the pool's, or its reservation's."""
     address: str
     ip: str | None
     gpu: Gpu

@@ -64,6 +64,7 @@ def endpoint_row(engine: Engine, decision: PoolDecision, row: int, middles: tupl
     return {
         "id": endpoint.id,
         "pool": endpoint.pool,
+        "cluster": decision.cluster,
         "address": f"[{endpoint.host}]:{endpoint.port}"
         if ":" in endpoint.host
         else f"{endpoint.host}:{endpoint.port}",

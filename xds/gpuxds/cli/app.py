@@ -31,6 +31,7 @@ COMMANDS = {
     "load": "gpuxds.cli.load",
     "drain": "gpuxds.cli.drain",
     "undrain": "gpuxds.cli.drain",
+    "reserve": "gpuxds.cli.reserve",
 }
 """Command -> module with a function of that name (`-` as `_`), in the order of the help page."""
 

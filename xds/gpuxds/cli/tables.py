@@ -48,11 +48,11 @@ def endpoints_table(answer: dict[str, Any]) -> RenderableType:
     totals: dict[str, int] = {}
     for row in answer["endpoints"]:
         if row["envoy_health"] == "HEALTHY" and row["in_eds"]:
-            totals[row["pool"]] = totals.get(row["pool"], 0) + row["weight"]
+            totals[row["cluster"]] = totals.get(row["cluster"], 0) + row["weight"]
     for row in answer["endpoints"]:
         serving = row["envoy_health"] == "HEALTHY" and row["in_eds"]
         signals = row["signals"]
-        share = row["weight"] / totals[row["pool"]] if serving else None
+        share = row["weight"] / totals[row["cluster"]] if serving else None
         kv = signals["kv_usage"]
         table.add_row(
             row["id"],

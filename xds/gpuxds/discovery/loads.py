@@ -25,7 +25,7 @@ NODE_TAG = 0x0A
 
 
 def without_node(message: bytes) -> bytes:
-    """A LoadStatsRequest from its first byte after the Node, when it begins with one."""
+    """A report from its first byte after what identifies the proxy (field 1), when it begins with that."""
     if not message or message[0] != NODE_TAG:
         return message
     size, shift, at = 0, 0, 1

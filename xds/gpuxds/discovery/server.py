@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +19,12 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from gpuxds.discovery.access_logs import Served, boiled_down
 from gpuxds.discovery.credentials import Credentials, TokenCheck
 from gpuxds.discovery.encoding import Bodies
 from gpuxds.discovery.events import Event, Nacked, NodeInfo, ProxyStatus
-from gpuxds.discovery.loads import EndpointLoad, LoadBook, without_node
-from gpuxds.discovery.services import ADS, LRS, STREAMS, descriptor_pool
+from gpuxds.discovery.loads import EndpointLoad, Key, LoadBook, without_node
+from gpuxds.discovery.services import ADS, ALS, LRS, STREAMS, descriptor_pool
 from gpuxds.discovery.session import DeltaSession, Session, SotwSession
 from gpuxds.discovery.stream import Context, Stalled, Stream, first_of
 from gpuxds.errors import EnvironmentProblem, ProtocolError
@@ -60,6 +61,8 @@ class Hooks:
 
     on_event: Callable[[NodeInfo, Event], None] = lambda _node, _event: None
     on_loads: Callable[[Sequence[EndpointLoad]], None] = lambda _loads: None
+    on_served: Callable[[Mapping[Key, Served]], None] = lambda _served: None
+    """A batch of access logs."""
     on_stalled: Callable[[], None] = lambda: None
     on_proxy: Callable[[NodeInfo, bool], None] = lambda _node, _connected: None
     """A proxy came (True) or went (False)."""
@@ -103,7 +106,7 @@ class AdsServer:
         self.server.add_generic_rpc_handlers((Router(self),))
         self.health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
-        names = (*STREAMS, LRS, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (*STREAMS, LRS, ALS, health.SERVICE_NAME, reflection.SERVICE_NAME)
         pool = descriptor_pool()
         pool.AddSerializedFile(health_pb2.DESCRIPTOR.serialized_pb)
         reflection.enable_server_reflection(names, self.server, pool)
@@ -235,6 +238,21 @@ class AdsServer:
             report = pb.LoadStatsRequest.FromString(without_node(message))
             self.hooks.on_loads(self.book.take(number, report, self.clusters()))
 
+    async def take_logs(self, batches: AsyncIterator[bytes], context: Context) -> bytes:
+        """One stream of access logs, until the proxy ends it or we do."""
+        await self.admit(context)
+
+        async def read() -> None:
+            async for batch in batches:
+                message = pb.StreamAccessLogsMessage.FromString(without_node(batch))
+                self.hooks.on_served(boiled_down(message))
+
+        try:
+            await first_of(read(), self.closing.wait())
+        except DecodeError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not an access log: {error}")
+        return pb.StreamAccessLogsResponse().SerializeToString()
+
     def clusters(self) -> set[str]:
         """Every cluster of every group."""
         return {name for snapshot in self.snapshots.values() for name in snapshot.of(CLUSTER).resources}
@@ -287,7 +305,11 @@ class Router(grpc.GenericRpcHandler):
         async def loads(_: Any, context: Context) -> None:
             await self.server.take_loads(context)
 
+        async def logs(batches: AsyncIterator[bytes], context: Context) -> bytes:
+            return await self.server.take_logs(batches, context)
+
         self.handlers[f"/{LRS}/StreamLoadStats"] = grpc.stream_stream_rpc_method_handler(loads)
+        self.handlers[f"/{ALS}/StreamAccessLogs"] = grpc.stream_unary_rpc_method_handler(logs)
 
     def discovery(self, kind: type[Session[Any]], message: Any, only_type: str) -> grpc.RpcMethodHandler[Any, Any]:
         """A handler that makes a session per stream."""

@@ -14,6 +14,7 @@ from gpuxds.wire import xds_pb2
 
 ADS = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 LRS = "envoy.service.load_stats.v3.LoadReportingService"
+ALS = "envoy.service.accesslog.v3.AccessLogService"
 
 STREAMS: dict[str, tuple[str, str, str]] = {
     ADS: ("StreamAggregatedResources", "DeltaAggregatedResources", ""),
@@ -42,6 +43,7 @@ def descriptor_pool() -> DescriptorPool:
         for name, (sotw, delta, _) in STREAMS.items()
     }
     methods[LRS] = [("StreamLoadStats", "LoadStatsRequest", "LoadStatsResponse")]
+    methods[ALS] = [("StreamAccessLogs", "StreamAccessLogsMessage", "StreamAccessLogsResponse")]
     for name, found in methods.items():
         pool.Add(service(name, found))
     return pool
@@ -61,7 +63,7 @@ def messages() -> descriptor_pb2.FileDescriptorProto:
 
 
 def service(name: str, methods: list[tuple[str, str, str]]) -> descriptor_pb2.FileDescriptorProto:
-    """A file with one service whose methods stream both ways."""
+    """A file with one service whose methods stream; access logs are answered once, when they end."""
     package, _, short = name.rpartition(".")
     return descriptor_pb2.FileDescriptorProto(
         name=f"gpuxds/reflection/{short}.proto",
@@ -77,7 +79,7 @@ def service(name: str, methods: list[tuple[str, str, str]]) -> descriptor_pb2.Fi
                         input_type=f".{MESSAGES_PACKAGE}.{request}",
                         output_type=f".{MESSAGES_PACKAGE}.{response}",
                         client_streaming=True,
-                        server_streaming=True,
+                        server_streaming=name != ALS,
                     )
                     for method, request, response in methods
                 ],

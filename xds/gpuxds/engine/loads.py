@@ -1,11 +1,15 @@
-"""Load reports become signals of the endpoints they are about."""
+"""Load reports and access logs become signals of the endpoints they are about."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from gpuxds.discovery.access_logs import Served
 from gpuxds.discovery.loads import EndpointLoad, Key
 from gpuxds.fleet.endpoint import Fleet
+from gpuxds.signals.ewma import Ewma, observe
 from gpuxds.signals.model import Signal
 from gpuxds.signals.store import Store
 
@@ -36,3 +40,40 @@ def record_loads(store: Store, by_address: Mapping[Key, str], loads: Sequence[En
         if load.used:
             values[Signal.LAST_USED] = 1.0
         store.record(endpoint_id, values, now)
+
+
+@dataclass(slots=True)
+class Timings:
+    """Averages of what access logs say, by endpoint."""
+
+    latency_s: dict[str, Ewma] = field(default_factory=dict)
+    ttfb_s: dict[str, Ewma] = field(default_factory=dict)
+    retries: Counter[str] = field(default_factory=Counter)
+
+    def take(
+        self, store: Store, by_address: Mapping[Key, str], served: Mapping[Key, Served], tau_s: float, now: float
+    ) -> None:
+        """Record one batch of access logs."""
+        for key, found in served.items():
+            endpoint_id = by_address.get(key)
+            if endpoint_id is None:
+                continue
+            self.retries[endpoint_id] += found.retries
+            values = {Signal.PROXY_RETRIES: float(self.retries[endpoint_id])}
+            if found.count:
+                for signal, averages, total_s in (
+                    (Signal.PROXY_LATENCY_S, self.latency_s, found.latency_s),
+                    (Signal.PROXY_TTFB_S, self.ttfb_s, found.ttfb_s),
+                ):
+                    average = observe(averages.get(endpoint_id), total_s / found.count, now, tau_s, peak=True)
+                    if average is not None:
+                        averages[endpoint_id] = average
+                        values[signal] = average.value
+                values[Signal.PROXY_LAST_S] = found.last_s
+            store.record(endpoint_id, values, now)
+
+    def forget(self, present: Container[str]) -> None:
+        """Drop endpoints that left."""
+        for averages in (self.latency_s, self.ttfb_s, self.retries):
+            for endpoint_id in [name for name in averages if name not in present]:
+                del averages[endpoint_id]

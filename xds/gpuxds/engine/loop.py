@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import structlog
 
+from gpuxds.discovery.access_logs import Served
 from gpuxds.discovery.events import Event, NodeInfo
 from gpuxds.discovery.loads import EndpointLoad, Key
 from gpuxds.discovery.server import AdsServer, Hooks
@@ -31,7 +32,7 @@ from gpuxds.engine.census import Census
 from gpuxds.engine.drains import Drains
 from gpuxds.engine.events import EventLog
 from gpuxds.engine.heartbeats import Heartbeats
-from gpuxds.engine.loads import addresses, record_loads
+from gpuxds.engine.loads import Timings, addresses, record_loads
 from gpuxds.engine.observe import Metrics
 from gpuxds.engine.policy import PolicyHolder
 from gpuxds.engine.publisher import Publisher
@@ -105,6 +106,7 @@ class Engine:
     registry: Registry = field(default_factory=Registry)
     reservations: Reservations = field(default_factory=Reservations)
     heartbeats: Heartbeats = field(default_factory=Heartbeats)
+    timings: Timings = field(default_factory=Timings)
     census: Census = field(default_factory=Census)
     memories: dict[str, PoolMemory] = field(default_factory=dict)
     decisions: dict[str, PoolDecision] = field(default_factory=dict)
@@ -127,7 +129,9 @@ class Engine:
         self.started_at = self.now()
         self.events = EventLog(next_id=int(self.started_at * 1000))
         self.reporter = Reporter(self.metrics, self.events)
-        self.server.hooks = Hooks(self.note_event, self.note_loads, self.metrics.stalled.inc, self.note_proxy)
+        self.server.hooks = Hooks(
+            self.note_event, self.note_loads, self.note_served, self.metrics.stalled.inc, self.note_proxy
+        )
 
     # -- start and stop ------------------------------------------------------------------------------
 
@@ -261,6 +265,7 @@ class Engine:
         self.store.sync([endpoint.id for endpoint in fleet.endpoints])
         self.scraper.apply(fleet.endpoints, policy)
         heartbeats.expect(self)
+        self.timings.forget(fleet.by_id)
         self.poke()
 
     async def resolve(self) -> None:
@@ -284,6 +289,10 @@ class Engine:
     def note_loads(self, loads: Sequence[EndpointLoad]) -> None:
         """Take in what proxies count."""
         record_loads(self.store, self.by_address, loads, self.now())
+
+    def note_served(self, served: Mapping[Key, Served]) -> None:
+        """Take in what proxies log about requests that ended."""
+        self.timings.take(self.store, self.by_address, served, self.policy.signals.ewma, self.now())
 
     # -- the decision ------------------------------------------------------------------------------------
 

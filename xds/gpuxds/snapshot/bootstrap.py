@@ -75,7 +75,7 @@ def document(options: BootstrapOptions) -> dict[str, Any]:
                 "api_type": "GRPC" if options.state_of_the_world else "DELTA_GRPC",
                 "transport_api_version": "V3",
                 "set_node_on_first_message_only": True,
-                "grpc_services": [grpc_service(options)],
+                "grpc_services": [grpc_service()],
             },
             "cds_config": dict(source),
             "lds_config": dict(source),
@@ -84,22 +84,17 @@ def document(options: BootstrapOptions) -> dict[str, Any]:
             "load_stats_config": {
                 "api_type": "GRPC",
                 "transport_api_version": "V3",
-                "grpc_services": [grpc_service(options)],
+                "grpc_services": [grpc_service()],
             }
         },
         "static_resources": {"clusters": [control_plane(options)]},
     }
 
 
-def grpc_service(options: BootstrapOptions) -> dict[str, Any]:
+def grpc_service() -> dict[str, Any]:
     """How Envoy calls us, and calls again."""
     back_off = {"base_interval": "0.1s", "max_interval": "1s"}
-    service: dict[str, Any] = {
-        "envoy_grpc": {"cluster_name": UPSTREAM, "retry_policy": {"retry_back_off": back_off}}
-    }
-    if options.token:
-        service["initial_metadata"] = [{"key": "authorization", "value": f"Bearer {options.token}"}]
-    return service
+    return {"envoy_grpc": {"cluster_name": UPSTREAM, "retry_policy": {"retry_back_off": back_off}}}
 
 
 def control_plane(options: BootstrapOptions) -> dict[str, Any]:
@@ -107,10 +102,12 @@ def control_plane(options: BootstrapOptions) -> dict[str, Any]:
     host, port = options.server
     endpoint = {"endpoint": {"address": socket_address((host, port))}}
     keepalive = {"interval": "10s", "timeout": "5s"}
-    protocol = {
+    protocol: dict[str, Any] = {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {"http2_protocol_options": {"connection_keepalive": keepalive}},
     }
+    if options.token:
+        protocol["http_filters"] = bearer(options.token)
     cluster: dict[str, Any] = {
         "name": UPSTREAM,
         "type": "STRICT_DNS",
@@ -121,6 +118,22 @@ def control_plane(options: BootstrapOptions) -> dict[str, Any]:
     if options.ca_file:
         cluster["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": tls(options)}
     return cluster
+
+
+def bearer(token: str) -> list[dict[str, Any]]:
+    """Filters that add the token to every call through the cluster: discovery, load reports and access logs, the
+    last of which are configured by us, who should not have to send a secret to have it sent back."""
+    filters = "type.googleapis.com/envoy.extensions.filters.http"
+    header = {"key": "authorization", "value": f"Bearer {token}"}
+    added = {"append": {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+    mutations = {"request_mutations": [added]}
+    return [
+        {
+            "name": "token",
+            "typed_config": {"@type": f"{filters}.header_mutation.v3.HeaderMutation", "mutations": mutations},
+        },
+        {"name": "codec", "typed_config": {"@type": f"{filters}.upstream_codec.v3.UpstreamCodec"}},
+    ]
 
 
 def tls(options: BootstrapOptions) -> dict[str, Any]:

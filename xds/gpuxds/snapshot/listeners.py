@@ -20,6 +20,7 @@ from envoy_data_plane.envoy.config.accesslog import v3 as accesslog
 from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.config.listener import v3 as listener_v3
 from envoy_data_plane.envoy.config.route import v3 as route_v3
+from envoy_data_plane.envoy.extensions.access_loggers.grpc import v3 as grpc_log
 from envoy_data_plane.envoy.extensions.access_loggers.stream import v3 as stream_log
 from envoy_data_plane.envoy.extensions.filters.http.router import v3 as router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
@@ -32,6 +33,7 @@ from gpuxds.fleet.reservation import HEADER, Reservation
 from gpuxds.policy.model import Policy, PoolSpec, RetrySpec
 from gpuxds.policy.slices import Slice
 from gpuxds.policy.strategies import ConsistentHash
+from gpuxds.snapshot.bootstrap import UPSTREAM
 from gpuxds.snapshot.clusters import ADS
 from gpuxds.snapshot.model import CLUSTER, LISTENER, ROUTES, Resource
 from gpuxds.snapshot.versions import resource
@@ -84,7 +86,7 @@ def connection_manager(policy: Policy) -> hcm.HttpConnectionManager:
         stat_prefix=NAME,
         rds=hcm.Rds(config_source=ADS, route_config_name=NAME),
         http_filters=[router_filter()],
-        access_log=[access_log()] if policy.listener.access_log else [],
+        access_log=access_logs(policy),
         use_remote_address=True,
         normalize_path=True,
         merge_slashes=True,
@@ -99,7 +101,23 @@ def router_filter() -> hcm.HttpFilter:
     return hcm.HttpFilter(name="envoy.filters.http.router", typed_config=PackedMessage.pack(router.Router()))
 
 
-def access_log() -> accesslog.AccessLog:
+def access_logs(policy: Policy) -> list[accesslog.AccessLog]:
+    """Where Envoy logs requests: on its standard output, and to us when the policy wants to know their latency."""
+    wanted = (policy.listener.access_log, standard_output), (policy.signals.proxy.access_logs, to_us)
+    return [made() for asked, made in wanted if asked]
+
+
+def to_us() -> accesslog.AccessLog:
+    """Batches of about a second over the connection that Envoy's bootstrap calls us by."""
+    service = core.GrpcService(envoy_grpc=core.GrpcServiceEnvoyGrpc(cluster_name=UPSTREAM))
+    common = grpc_log.CommonGrpcAccessLogConfig(
+        log_name=NAME, grpc_service=service, transport_api_version=core.ApiVersion.V3
+    )
+    log = grpc_log.HttpGrpcAccessLogConfig(common_config=common)
+    return accesslog.AccessLog(name="gpuxds", typed_config=PackedMessage.pack(log))
+
+
+def standard_output() -> accesslog.AccessLog:
     """One JSON line per request on standard output."""
     fields = {name: Value(string_value=what) for name, what in ACCESS_LOG_FIELDS.items()}
     line = core.SubstitutionFormatString(json_format=Struct(fields=fields))

@@ -236,3 +236,47 @@ class LoadStatsResponse(_message.Message):
     report_endpoint_granularity: bool
     send_all_clusters: bool
     def __init__(self, clusters: _Optional[_Iterable[str]] = ..., load_reporting_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., report_endpoint_granularity: _Optional[bool] = ..., send_all_clusters: _Optional[bool] = ...) -> None: ...
+
+class AccessLogCommon(_message.Message):
+    __slots__ = ("time_to_first_upstream_rx_byte", "upstream_remote_address", "upstream_cluster", "duration", "upstream_request_attempt_count")
+    TIME_TO_FIRST_UPSTREAM_RX_BYTE_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAM_REMOTE_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAM_CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    DURATION_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAM_REQUEST_ATTEMPT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    time_to_first_upstream_rx_byte: _duration_pb2.Duration
+    upstream_remote_address: Address
+    upstream_cluster: str
+    duration: _duration_pb2.Duration
+    upstream_request_attempt_count: int
+    def __init__(self, time_to_first_upstream_rx_byte: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., upstream_remote_address: _Optional[_Union[Address, _Mapping]] = ..., upstream_cluster: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., upstream_request_attempt_count: _Optional[int] = ...) -> None: ...
+
+class HTTPResponseProperties(_message.Message):
+    __slots__ = ("response_code",)
+    RESPONSE_CODE_FIELD_NUMBER: _ClassVar[int]
+    response_code: _wrappers_pb2.UInt32Value
+    def __init__(self, response_code: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ...) -> None: ...
+
+class HTTPAccessLogEntry(_message.Message):
+    __slots__ = ("common_properties", "response")
+    COMMON_PROPERTIES_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    common_properties: AccessLogCommon
+    response: HTTPResponseProperties
+    def __init__(self, common_properties: _Optional[_Union[AccessLogCommon, _Mapping]] = ..., response: _Optional[_Union[HTTPResponseProperties, _Mapping]] = ...) -> None: ...
+
+class HTTPAccessLogEntries(_message.Message):
+    __slots__ = ("log_entry",)
+    LOG_ENTRY_FIELD_NUMBER: _ClassVar[int]
+    log_entry: _containers.RepeatedCompositeFieldContainer[HTTPAccessLogEntry]
+    def __init__(self, log_entry: _Optional[_Iterable[_Union[HTTPAccessLogEntry, _Mapping]]] = ...) -> None: ...
+
+class StreamAccessLogsMessage(_message.Message):
+    __slots__ = ("http_logs",)
+    HTTP_LOGS_FIELD_NUMBER: _ClassVar[int]
+    http_logs: HTTPAccessLogEntries
+    def __init__(self, http_logs: _Optional[_Union[HTTPAccessLogEntries, _Mapping]] = ...) -> None: ...
+
+class StreamAccessLogsResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

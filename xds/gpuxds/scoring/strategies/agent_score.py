@@ -6,7 +6,7 @@ import numpy as np
 
 from gpuxds.policy.strategies import AgentScore
 from gpuxds.scoring.contract import Carried, PoolInputs, Term, Weighing, WeightFunction
-from gpuxds.scoring.strategies.common import load_ratio, or_median
+from gpuxds.scoring.strategies.common import latency_s, load_ratio, or_median
 from gpuxds.signals.model import Floats, Signal
 
 FLOOR = 0.001
@@ -20,7 +20,7 @@ def build(parameters: AgentScore) -> WeightFunction:
         del carried
         available = np.clip(1 - load_ratio(inputs), 0, 1)
         success = success_rate(inputs)
-        mean_s = np.maximum(1.0, or_median(inputs.view.fresh(Signal.LATENCY_S)))
+        mean_s = np.maximum(1.0, latency_s(inputs))
         speed = np.minimum(1.0, parameters.speed_reference / mean_s)
         score = parameters.availability * available + parameters.success_rate * success + parameters.speed * speed
         parts = {"availability": available, "success_rate": success, "speed": speed, "mean_s": mean_s}

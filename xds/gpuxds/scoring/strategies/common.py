@@ -24,6 +24,13 @@ def outstanding(inputs: PoolInputs) -> Floats:
     return found
 
 
+def latency_s(inputs: PoolInputs) -> Floats:
+    """Mean end-to-end latency in seconds as clients see it, else as the engine measures it; the pool's median where
+    neither is fresh."""
+    seen = inputs.view.fresh(Signal.PROXY_LATENCY_S)
+    return or_median(np.where(np.isnan(seen), inputs.view.fresh(Signal.LATENCY_S), seen))
+
+
 def load_ratio(inputs: PoolInputs) -> Floats:
     """(running + waiting) / capacity; the pool's median where not fresh, 0.5 where nobody is."""
     return or_median(outstanding(inputs) / inputs.capacity, 0.5)

@@ -6,8 +6,7 @@ import numpy as np
 
 from gpuxds.policy.strategies import LeastResponseTime
 from gpuxds.scoring.contract import Carried, PoolInputs, Term, Weighing, WeightFunction
-from gpuxds.scoring.strategies.common import or_median
-from gpuxds.signals.model import Signal
+from gpuxds.scoring.strategies.common import latency_s
 
 SHORTEST_S = 0.001
 
@@ -18,7 +17,7 @@ def build(parameters: LeastResponseTime) -> WeightFunction:
 
     def weigh(inputs: PoolInputs, carried: Carried) -> Weighing:
         del carried
-        latency = np.maximum(or_median(inputs.view.fresh(Signal.LATENCY_S)), SHORTEST_S)
+        latency = np.maximum(latency_s(inputs), SHORTEST_S)
         why = "1 / mean latency; the median where it is not fresh"
         return Weighing((Term("inverse_latency", 1 / latency, why, {"latency_s": latency}),))
 

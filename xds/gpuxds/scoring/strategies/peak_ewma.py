@@ -6,8 +6,7 @@ import numpy as np
 
 from gpuxds.policy.strategies import PeakEwma
 from gpuxds.scoring.contract import Carried, PoolInputs, Term, Weighing, WeightFunction
-from gpuxds.scoring.strategies.common import or_median, outstanding
-from gpuxds.signals.model import Signal
+from gpuxds.scoring.strategies.common import latency_s, or_median, outstanding
 
 SHORTEST_S = 0.001
 
@@ -18,7 +17,7 @@ def build(parameters: PeakEwma) -> WeightFunction:
 
     def weigh(inputs: PoolInputs, carried: Carried) -> Weighing:
         del carried
-        latency = np.maximum(or_median(inputs.view.fresh(Signal.LATENCY_S)), SHORTEST_S)
+        latency = np.maximum(latency_s(inputs), SHORTEST_S)
         busy = or_median(outstanding(inputs), 0.0)
         return Weighing(
             (
