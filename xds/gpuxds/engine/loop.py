@@ -26,8 +26,7 @@ from gpuxds.discovery.access_logs import Served
 from gpuxds.discovery.events import Event, NodeInfo
 from gpuxds.discovery.loads import EndpointLoad, Key
 from gpuxds.discovery.server import AdsServer, Hooks
-from gpuxds.engine import actions, heartbeats
-from gpuxds.engine import state as saved
+from gpuxds.engine import actions, heartbeats, keeping
 from gpuxds.engine.census import Census
 from gpuxds.engine.drains import Drains
 from gpuxds.engine.events import EventLog
@@ -42,14 +41,13 @@ from gpuxds.engine.reservations import Reservations, expire
 from gpuxds.engine.resolve import INTERVAL_S, lookup
 from gpuxds.engine.sources import Sources
 from gpuxds.engine.watch import changes
-from gpuxds.errors import NotReady, SnapshotError, StateError, UnknownEndpoint
+from gpuxds.errors import NotReady, SnapshotError, UnknownEndpoint
 from gpuxds.fleet.endpoint import Fleet
 from gpuxds.policy.model import Policy
 from gpuxds.policy.override import applied
 from gpuxds.policy.slices import Slice, slices_of
 from gpuxds.scoring.contract import PoolDecision, PoolMemory
 from gpuxds.scoring.facts import PoolFacts, facts_of
-from gpuxds.scoring.memory import from_json, not_after, to_json
 from gpuxds.scoring.pipeline import decide, decide_slice
 from gpuxds.scoring.tokens import TokenMeans, token_means
 from gpuxds.signals.collect.scrape import Scraper
@@ -137,41 +135,13 @@ class Engine:
 
     def load(self) -> None:
         """Read state and policy. Raises PolicyError when there is no policy to serve, good or last good."""
-        state = self.read_state()
+        state = keeping.read(self)
         outcome = self.holder.start(state.policy_text, self.now())
         self.reporter.reload(self.holder.path, outcome)
-        self.restore(state)
+        keeping.restore(self, state)
         self.policy = applied(self.holder.current.policy, self.overrides)
         self.store = Store(rules_of(self.policy.signals))
         self.scraper = Scraper(self.store, now=self.now, rng=self.rng, on_event=self.poke)
-
-    def restore(self, state: saved.SavedState) -> None:
-        """Continue from saved state; without it when it does not have the shape it should."""
-        try:
-            now = self.now()
-            memories = {name: not_after(from_json(document), now) for name, document in state.pools.items()}
-            drains = Drains.restore(state.drains)
-            registry = Registry.restore(state.registry)
-            reservations = Reservations.restore(state.reservations)
-            applied(self.holder.current.policy, state.overrides)
-        except (StateError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            log.error("state.unusable", error=str(error), effect="starting from fresh signals")
-            return
-        self.memories, self.drains, self.overrides = memories, drains, dict(state.overrides)
-        self.sources.learn({host: tuple(found) for host, found in state.answers.items()})
-        self.registry, self.reservations = registry, reservations
-        self.census.restore(state.proxies, self.now())
-
-    def read_state(self) -> saved.SavedState:
-        """The saved state; empty when there is none or it is unusable, which is logged."""
-        try:
-            state = saved.load(self.settings.state_path)
-        except StateError as error:
-            log.error("state.unusable", error=str(error))
-            state = None
-        if state is not None:
-            log.info("state.restored", age_s=round(self.now() - state.saved_at, 1), drains=len(state.drains))
-        return state or saved.SavedState()
 
     async def run(self) -> None:
         """Serve until `stop`. Feeders and the loop run in one task group."""
@@ -394,37 +364,13 @@ class Engine:
         """Save about once a second, off the loop's thread."""
         while not await happened(self.stopping, SAVE_EVERY_S):
             if self.ready:
-                content = self.encoded_state()
-                await asyncio.get_running_loop().run_in_executor(self.disk, self.write, content)
+                content = keeping.encoded(self)
+                await asyncio.get_running_loop().run_in_executor(self.disk, keeping.write, self, content)
 
     def save(self) -> None:
         """Save now."""
         if self.ready:
-            self.write(self.encoded_state())
-
-    def encoded_state(self) -> bytes:
-        """What must survive a restart, as of now."""
-        return saved.encode(
-            saved.SavedState(
-                saved_at=self.now(),
-                pools={name: to_json(memory) for name, memory in self.memories.items()},
-                drains=self.drains.dump(),
-                proxies=self.census.dump(),
-                policy_text=self.holder.text,
-                overrides=self.overrides,
-                registry=self.registry.dump(),
-                answers={host: list(found) for host, found in self.sources.answers.items()},
-                reservations=self.reservations.dump(),
-            )
-        )
-
-    def write(self, content: bytes) -> None:
-        """Write the state file; a full disk is reported, not fatal."""
-        try:
-            saved.save(self.settings.state_path, content)
-        except StateError as error:
-            self.metrics.state_failures.inc()
-            log.error("state.not_saved", error=str(error))
+            keeping.write(self, keeping.encoded(self))
 
 
 def everyone_heard(view: SignalView) -> bool:
