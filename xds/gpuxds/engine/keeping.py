@@ -1,0 +1,80 @@
+"""What the engine reads from its state file when it starts, and writes to it about once a second.
+
+`state.py` knows the file; this knows which parts of the engine it is about. State that does not have the shape it
+should is left aside as a whole, since half a memory is worse than none: fresh signals come within a second.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gpuxds.engine import state as saved
+from gpuxds.engine.drains import Drains
+from gpuxds.engine.registry import Registry
+from gpuxds.engine.reservations import Reservations
+from gpuxds.errors import StateError
+from gpuxds.policy.override import applied
+from gpuxds.scoring.memory import from_json, not_after, to_json
+
+if TYPE_CHECKING:
+    from gpuxds.engine.loop import Engine
+
+log = structlog.get_logger("gpuxds")
+
+
+def restore(engine: Engine, state: saved.SavedState) -> None:
+    """Continue from saved state; without it when it does not have the shape it should."""
+    try:
+        now = engine.now()
+        memories = {name: not_after(from_json(document), now) for name, document in state.pools.items()}
+        drains = Drains.restore(state.drains)
+        registry = Registry.restore(state.registry)
+        reservations = Reservations.restore(state.reservations)
+        applied(engine.holder.current.policy, state.overrides)
+    except (StateError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        log.error("state.unusable", error=str(error), effect="starting from fresh signals")
+        return
+    engine.memories, engine.drains, engine.overrides = memories, drains, dict(state.overrides)
+    engine.sources.learn({host: tuple(found) for host, found in state.answers.items()})
+    engine.registry, engine.reservations = registry, reservations
+    engine.census.restore(state.proxies, engine.now())
+
+
+def read(engine: Engine) -> saved.SavedState:
+    """The saved state; empty when there is none or it is unusable, which is logged."""
+    try:
+        state = saved.load(engine.settings.state_path)
+    except StateError as error:
+        log.error("state.unusable", error=str(error))
+        state = None
+    if state is not None:
+        log.info("state.restored", age_s=round(engine.now() - state.saved_at, 1), drains=len(state.drains))
+    return state or saved.SavedState()
+
+
+def encoded(engine: Engine) -> bytes:
+    """What must survive a restart, as of now."""
+    return saved.encode(
+        saved.SavedState(
+            saved_at=engine.now(),
+            pools={name: to_json(memory) for name, memory in engine.memories.items()},
+            drains=engine.drains.dump(),
+            proxies=engine.census.dump(),
+            policy_text=engine.holder.text,
+            overrides=engine.overrides,
+            registry=engine.registry.dump(),
+            answers={host: list(found) for host, found in engine.sources.answers.items()},
+            reservations=engine.reservations.dump(),
+        )
+    )
+
+
+def write(engine: Engine, content: bytes) -> None:
+    """Write the state file; a full disk is reported, not fatal."""
+    try:
+        saved.save(engine.settings.state_path, content)
+    except StateError as error:
+        engine.metrics.state_failures.inc()
+        log.error("state.not_saved", error=str(error))
