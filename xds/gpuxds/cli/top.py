@@ -36,8 +36,8 @@ def top(admin: Admin = DEFAULT) -> None:
 
 
 def share_of(row: dict[str, Any], rows: list[dict[str, Any]]) -> float:
-    """A serving endpoint's part of its pool's weights, 0..1."""
-    total = sum(r["weight"] for r in rows if r["pool"] == row["pool"] and serves(r))
+    """A serving endpoint's part of its cluster's weights, 0..1."""
+    total = sum(r["weight"] for r in rows if r["cluster"] == row["cluster"] and serves(r))
     return row["weight"] / total if serves(row) and total else 0.0
 
 
