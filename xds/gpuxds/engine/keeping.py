@@ -6,6 +6,8 @@ should is left aside as a whole, since half a memory is worse than none: fresh s
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -54,27 +56,28 @@ def read(engine: Engine) -> saved.SavedState:
     return state or saved.SavedState()
 
 
-def encoded(engine: Engine) -> bytes:
-    """What must survive a restart, as of now."""
-    return saved.encode(
-        saved.SavedState(
-            saved_at=engine.now(),
-            pools={name: to_json(memory) for name, memory in engine.memories.items()},
-            drains=engine.drains.dump(),
-            proxies=engine.census.dump(),
-            policy_text=engine.holder.text,
-            overrides=engine.overrides,
-            registry=engine.registry.dump(),
-            answers={host: list(found) for host, found in engine.sources.answers.items()},
-            reservations=engine.reservations.dump(),
-        )
+def encoding(engine: Engine) -> Callable[[], bytes]:
+    """Makes the file's content as of now when it is called; then on any thread, since that takes its time: what
+    changes in place is copied here, and a decision's memory never does."""
+    memories = engine.memories
+    rest = partial(
+        saved.SavedState,
+        saved_at=engine.now(),
+        drains=engine.drains.dump(),
+        proxies=engine.census.dump(),
+        policy_text=engine.holder.text,
+        overrides=engine.overrides,
+        registry=engine.registry.dump(),
+        answers={host: list(found) for host, found in engine.sources.answers.items()},
+        reservations=engine.reservations.dump(),
     )
+    return lambda: saved.encode(rest(pools={name: to_json(memory) for name, memory in memories.items()}))
 
 
-def write(engine: Engine, content: bytes) -> None:
+def write(engine: Engine, encode: Callable[[], bytes]) -> None:
     """Write the state file; a full disk is reported, not fatal."""
     try:
-        saved.save(engine.settings.state_path, content)
+        saved.save(engine.settings.state_path, encode())
     except StateError as error:
         engine.metrics.state_failures.inc()
         log.error("state.not_saved", error=str(error))

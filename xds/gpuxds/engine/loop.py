@@ -364,13 +364,13 @@ class Engine:
         """Save about once a second, off the loop's thread."""
         while not await happened(self.stopping, SAVE_EVERY_S):
             if self.ready:
-                content = keeping.encoded(self)
-                await asyncio.get_running_loop().run_in_executor(self.disk, keeping.write, self, content)
+                encode = keeping.encoding(self)
+                await asyncio.get_running_loop().run_in_executor(self.disk, keeping.write, self, encode)
 
     def save(self) -> None:
         """Save now."""
         if self.ready:
-            keeping.write(self, keeping.encoded(self))
+            keeping.write(self, keeping.encoding(self))
 
 
 def everyone_heard(view: SignalView) -> bool:

@@ -19,6 +19,7 @@ from gpuxds.scoring.contract import Drain, Health, PoolDecision
 from gpuxds.scoring.explain import reason
 
 log = structlog.get_logger("gpuxds")
+LISTED = 20
 
 
 @dataclass(slots=True)
@@ -50,7 +51,7 @@ class Reporter:
         come = sorted(set(after.by_id) - set(before.by_id))
         gone = sorted(set(before.by_id) - set(after.by_id))
         if come or gone:
-            log.info("fleet.changed", endpoints=len(after.endpoints), added=come, removed=gone)
+            log.info("fleet.changed", endpoints=len(after.endpoints), added=listed(come), removed=listed(gone))
             self.events.add("fleet", now, added=come, removed=gone)
 
     def decisions(self, before: Mapping[str, PoolDecision], after: Mapping[str, PoolDecision]) -> None:
@@ -111,6 +112,11 @@ class Reporter:
             return
         self.metrics.nacks.labels(kind).inc()
         self.events.add("nack", now, node=node.id, type=kind, resources=list(event.names), message=event.message)
+
+
+def listed(ids: list[str]) -> list[str]:
+    """Ids for a log line, which has no use for thousands of them; the event has them all."""
+    return ids if len(ids) <= LISTED else [*ids[:LISTED], f"… and {len(ids) - LISTED} more"]
 
 
 def changed_health(before: PoolDecision | None, after: PoolDecision) -> list[tuple[str, int, int]]:
