@@ -60,6 +60,7 @@ def encoding(engine: Engine) -> Callable[[], bytes]:
     """Makes the file's content as of now when it is called; then on any thread, since that takes its time: what
     changes in place is copied here, and a decision's memory never does."""
     memories = engine.memories
+    registry = Registry(dict(engine.registry.specs), set(engine.registry.leaving))
     rest = partial(
         saved.SavedState,
         saved_at=engine.now(),
@@ -67,11 +68,12 @@ def encoding(engine: Engine) -> Callable[[], bytes]:
         proxies=engine.census.dump(),
         policy_text=engine.holder.text,
         overrides=engine.overrides,
-        registry=engine.registry.dump(),
         answers={host: list(found) for host, found in engine.sources.answers.items()},
         reservations=engine.reservations.dump(),
     )
-    return lambda: saved.encode(rest(pools={name: to_json(memory) for name, memory in memories.items()}))
+    return lambda: saved.encode(
+        rest(pools={name: to_json(memory) for name, memory in memories.items()}, registry=registry.dump())
+    )
 
 
 def write(engine: Engine, encode: Callable[[], bytes]) -> None:
