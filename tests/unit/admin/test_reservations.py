@@ -157,3 +157,13 @@ async def test_what_cannot_be_reserved_is_refused_with_a_sentence_that_helps(
         assert answer.status == status
         assert words in (await answer.json())["detail"]
         assert not engine.reservations.by_id
+
+
+async def test_metrics_count_what_is_reserved_and_have_the_slices_weights(tmp_path: Path) -> None:
+    async with admin(tmp_path) as (client, engine):
+        serve(engine)
+        found = await reserved(client, count=1, filters={"min_vram": 80})
+        page = await (await client.get("/metrics")).text()
+        assert 'gpuxds_pool_reserved_endpoints{pool="p"} 1.0' in page
+        assert f'gpuxds_endpoint_weight{{endpoint="a",pool="p/{found["name"]}"}}' in page
+        assert page.count('gpuxds_endpoint_health{endpoint="a"') == 1

@@ -25,8 +25,8 @@ class DecisionCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Families for every endpoint, pool and proxy."""
         decisions = list(self.engine.decisions.values())
-        yield from endpoint_families(decisions)
-        yield from pool_families(decisions)
+        yield from endpoint_families(self.engine.clusters())
+        yield from pool_families(decisions, self.engine.reservations.held())
         yield from proxy_families(self.engine)
 
     def describe(self) -> Iterator[Metric]:
@@ -35,7 +35,7 @@ class DecisionCollector(Collector):
 
 
 def endpoint_families(decisions: list[PoolDecision]) -> Iterator[Metric]:
-    """Weight, wanted weight, health and age of load per endpoint."""
+    """Weight, wanted weight, health and age of load per endpoint; a slice's weights under its cluster's name."""
     weight = GaugeMetricFamily("gpuxds_endpoint_weight", "Weight as proxies are told.", labels=["pool", "endpoint"])
     wanted = GaugeMetricFamily(
         "gpuxds_endpoint_wanted_weight", "Weight the signals ask for now.", labels=["pool", "endpoint"]
@@ -48,16 +48,18 @@ def endpoint_families(decisions: list[PoolDecision]) -> Iterator[Metric]:
     )
     for decision in decisions:
         for row, endpoint in enumerate(decision.ids):
-            labels = [decision.pool, endpoint]
+            labels = [decision.cluster, endpoint]
             weight.add_metric(labels, int(decision.weights[row]))
             wanted.add_metric(labels, int(decision.wanted[row]))
+            if decision.cluster != decision.pool:
+                continue
             health.add_metric([*labels, Health(int(decision.health[row])).name.lower()], 1)
             blind.add_metric(labels, float(decision.relaxation[row]))
     return iter((weight, wanted, health, blind))
 
 
-def pool_families(decisions: list[PoolDecision]) -> Iterator[Metric]:
-    """Freeze, alarms, serving endpoints and those kept against judgement, per pool."""
+def pool_families(decisions: list[PoolDecision], held: frozenset[str]) -> Iterator[Metric]:
+    """Freeze, alarms, serving endpoints, those kept against judgement and those reserved, per pool."""
     frozen = GaugeMetricFamily(
         "gpuxds_pool_frozen",
         "1 while weights are held because many endpoints fell silent at once.",
@@ -65,6 +67,9 @@ def pool_families(decisions: list[PoolDecision]) -> Iterator[Metric]:
     )
     alarms = GaugeMetricFamily("gpuxds_pool_alarms", "Alarms now in force.", labels=["pool"])
     serving = GaugeMetricFamily("gpuxds_pool_serving_endpoints", "Endpoints that take requests.", labels=["pool"])
+    reserved = GaugeMetricFamily(
+        "gpuxds_pool_reserved_endpoints", "Endpoints set aside for the holder of a reservation.", labels=["pool"]
+    )
     kept = GaugeMetricFamily(
         "gpuxds_pool_kept_endpoints",
         "Endpoints judged unfit that stay in service: the ejection cap is reached, or they are the last.",
@@ -76,7 +81,8 @@ def pool_families(decisions: list[PoolDecision]) -> Iterator[Metric]:
         healthy = (decision.envoy_health == 1) & decision.in_eds
         serving.add_metric([decision.pool], int(healthy.sum()))
         kept.add_metric([decision.pool], int((decision.cause == Cause.KEPT).sum()))
-    return iter((frozen, alarms, serving, kept))
+        reserved.add_metric([decision.pool], sum(name in held for name in decision.ids))
+    return iter((frozen, alarms, serving, kept, reserved))
 
 
 def proxy_families(engine: Engine) -> Iterator[Metric]:
