@@ -15,6 +15,9 @@
     ├── Unusable           what was asked for cannot be used
     ├── Conflict           something else has that name, or it is declared elsewhere
     ├── StateError         persisted state cannot be read
+    ├── Misuse             a command was given what contradicts itself or cannot be read
+    ├── ServerAway         no gpuxds server answers where a command asks
+    ├── Refused            a server refused what a command asked; carries its problem document
     └── EnvironmentProblem a part is missing or a port is taken; the text says how to mend it
 
 Errors of libraries are translated at the edge where they occur, so that a caller needs this file only.
@@ -24,6 +27,7 @@ Messages carry both sides of a mismatch: what was found, and what is allowed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 class GpuxdsError(Exception):
@@ -110,6 +114,27 @@ class Conflict(GpuxdsError):
 
 class StateError(GpuxdsError):
     """Persisted state cannot be read; the server starts without it and says so."""
+
+
+class Misuse(GpuxdsError):
+    """A command was given what contradicts itself or cannot be read; the message says what to write."""
+
+
+class ServerAway(GpuxdsError):
+    """No gpuxds server answers where a command asks, or it is still starting: worth another try."""
+
+
+class Refused(GpuxdsError):
+    """A server refused what a command asked. `problem` is its problem document (RFC 9457)."""
+
+    def __init__(self, message: str, problem: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.problem = problem
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        return int(self.problem["status"])
 
 
 class EnvironmentProblem(GpuxdsError):

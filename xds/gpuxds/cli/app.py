@@ -32,6 +32,7 @@ COMMANDS = {
     "drain": "gpuxds.cli.drain",
     "undrain": "gpuxds.cli.drain",
     "reserve": "gpuxds.cli.reserve",
+    "agent": "gpuxds.cli.agent.command",
 }
 """Command -> module with a function of that name (`-` as `_`), in the order of the help page."""
 

@@ -44,6 +44,20 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Labels:
+    """What an engine says in labels. Each pair is a metric and the label that is read."""
+
+    model: tuple[str, str]
+    finished: tuple[str, str]
+    """A counter of finished requests, and the label that says how they ended."""
+    succeeded: frozenset[str]
+    failed: frozenset[str]
+    """How requests end, well and badly."""
+    adapters: tuple[str, str]
+    """Adapters with requests, separated by commas; the value is a Unix time and the newest series holds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Preset:
     """One engine."""
 
@@ -51,6 +65,8 @@ class Preset:
     rows: tuple[Row, ...]
     evidence: tuple[str, ...]
     """At least one of these names must be on the page: a page without engine series is not an idle engine."""
+    labels: Labels | None = None
+    """None: this engine says nothing in labels that we read."""
 
 
 def presets() -> Mapping[str, Preset]:

@@ -5,7 +5,7 @@ engine series at all, which is not idleness."""
 from __future__ import annotations
 
 from gpuxds.signals.model import Signal
-from gpuxds.signals.presets import How, Preset, Row
+from gpuxds.signals.presets import How, Labels, Preset, Row
 
 VLLM = Preset(
     "vllm",
@@ -39,4 +39,11 @@ VLLM = Preset(
         Row(Signal.LAST_LATENCY_S, How.LAST_MEAN, ("vllm:e2e_request_latency_seconds",)),
     ),
     evidence=("vllm:num_requests_running", "vllm:num_requests_waiting"),
+    labels=Labels(
+        model=("vllm:num_requests_running", "model_name"),
+        finished=("vllm:request_success_total", "finished_reason"),
+        succeeded=frozenset({"stop", "length"}),
+        failed=frozenset({"abort", "error"}),
+        adapters=("vllm:lora_requests_info", "running_lora_adapters"),
+    ),
 )
