@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gpuxds.errors import EnvironmentProblem
+from gpuxds.errors import Refused
 from support.stack import Stack, stack
 from support.waiting import seconds_until, until
 
@@ -87,7 +87,7 @@ async def test_the_last_serving_endpoint_is_not_drained_without_force_and_then_e
 ) -> None:
     async with stack(tmp_path, {"a": "A100-80", "b": "A100-80"}) as running:
         await running.api("/api/v1/endpoints/a/drain", {})
-        with pytest.raises(EnvironmentProblem, match="last serving endpoint of pool llama"):
+        with pytest.raises(Refused, match="last serving endpoint of pool llama"):
             await running.api("/api/v1/endpoints/b/drain", {})
         before = await running.requests()
         await running.api("/api/v1/endpoints/b/drain", {"force": True})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +14,7 @@ from typer.testing import CliRunner
 
 from gpuxds.assets import asset
 from gpuxds.cli.app import COMMANDS, app
+from gpuxds.cli.exits import MEANINGS
 from gpuxds.errors import GpuxdsError
 
 run = CliRunner().invoke
@@ -125,3 +128,26 @@ def test_version_is_one_line_that_scripts_can_take_as_it_is() -> None:
     result = run(app, ["--version"])
     assert result.exit_code == 0
     assert result.stdout == f"{version('gpuxds')}\n"
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_the_help_page_says_of_a_command_what_the_command_says_of_itself(command: str) -> None:
+    module = importlib.import_module(f"gpuxds.cli.{COMMANDS[command].module}")
+    told = inspect.getdoc(getattr(module, command.replace("-", "_"))) or ""
+    assert told.splitlines()[0] == COMMANDS[command].summary
+
+
+def test_gpuxds_alone_says_what_to_do_first_and_groups_its_commands() -> None:
+    result = run(app, [])
+    assert result.exit_code == 0
+    lines = [line for line in result.stdout.splitlines() if line.startswith("  gpuxds ")]
+    assert [line.split()[1] for line in lines] == ["demo", "check", "bootstrap"]
+    panels = [result.stdout.index(f"─ {name} ─") for name in ("Begin", "Look", "Change", "On each GPU host")]
+    assert panels == sorted(panels)
+    assert all(len(line) <= 80 for line in result.stdout.splitlines())
+
+
+def test_help_tells_every_exit_status() -> None:
+    words = " ".join(run(app, ["--help"]).stdout.split())
+    for status, meaning in MEANINGS.items():
+        assert f"{status.value} {meaning}" in words

@@ -7,7 +7,7 @@ from typing import Any
 from textual.widgets import DataTable, Static
 
 from gpuxds.cli.top import SORTS, Explain, Top, shown
-from gpuxds.errors import EnvironmentProblem
+from gpuxds.errors import ServerAway
 
 
 def row(name: str, weight: int, running: float | None, health: str = "serving") -> dict[str, Any]:
@@ -35,7 +35,7 @@ class Api:
     async def __call__(self, admin: str, path: str, body: Any = None) -> dict[str, Any]:
         self.asked.append((path, body))
         if self.down:
-            raise EnvironmentProblem("no gpuxds server answers")
+            raise ServerAway("no gpuxds server answers")
         if "explain" in path:
             return {"pools": [POOL], "endpoints": []}
         return {"pools": [POOL], "endpoints": self.rows}

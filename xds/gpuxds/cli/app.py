@@ -1,40 +1,63 @@
-"""The `gpuxds` program: its commands, and how failures reach a person.
+"""The `gpuxds` program: its commands, and how failures reach a person or a script.
 
-A command's module is imported when the command runs, so that `gpuxds check` does not pay for gRPC and numpy.
-Errors that gpuxds raises on purpose end the program with their message and status 1; a traceback is left for
-defects.
+A command's module is imported when the command runs, so that `gpuxds check` does not pay for gRPC and numpy. Help
+pages and completion of command names read the table below and import none of them. Errors that gpuxds raises on
+purpose end the program with their message and a status (`exits.py`); a traceback is left for defects.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from gpuxds import __version__
+from gpuxds.cli.exits import EPILOG, status_of, told
 from gpuxds.errors import GpuxdsError
 
+BEGIN, LOOK, CHANGE, HOST = "Begin", "Look", "Change", "On each GPU host"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One command: its module, which has a function of its name (`-` as `_`), and its line on the help page."""
+
+    module: str
+    panel: str
+    summary: str
+    """The first line of the function's docstring."""
+
+
 COMMANDS = {
-    "demo": "gpuxds.cli.demo.command",
-    "serve": "gpuxds.cli.serve",
-    "check": "gpuxds.cli.check",
-    "bootstrap": "gpuxds.cli.bootstrap",
-    "endpoints": "gpuxds.cli.fleet",
-    "top": "gpuxds.cli.top",
-    "proxies": "gpuxds.cli.fleet",
-    "explain": "gpuxds.cli.fleet",
-    "events": "gpuxds.cli.events",
-    "lb-strategy": "gpuxds.cli.strategy",
-    "load": "gpuxds.cli.load",
-    "drain": "gpuxds.cli.drain",
-    "undrain": "gpuxds.cli.drain",
-    "reserve": "gpuxds.cli.reserve",
-    "agent": "gpuxds.cli.agent.command",
+    "demo": Entry("demo.command", BEGIN, "A story: a real Envoy on five fake GPU servers, with faults."),
+    "check": Entry("check", BEGIN, "Check policy files; every mistake with its line and its remedy."),
+    "serve": Entry("serve", BEGIN, "Serve a policy to Envoy over ADS until stopped."),
+    "bootstrap": Entry("bootstrap", BEGIN, "Print an Envoy configuration that follows this control plane."),
+    "endpoints": Entry("fleet", LOOK, "List every endpoint with its health, weight and load."),
+    "top": Entry("top", LOOK, "Watch the fleet live: sort, filter, explain, drain by keyboard."),
+    "explain": Entry("fleet", LOOK, "Say why each weight is what it is, factor by factor."),
+    "proxies": Entry("fleet", LOOK, "List connected proxies: sent, acknowledged, rejected."),
+    "load": Entry("load", LOOK, "Show requests in flight, sent, failed: per server or provider."),
+    "events": Entry("events", LOOK, "Follow pushes, health changes, drains, rejections and reloads."),
+    "drain": Entry("drain", CHANGE, "Send an endpoint no new requests; it leaves when it is idle."),
+    "undrain": Entry("drain", CHANGE, "Put an endpoint back to work; its weight is ramped up."),
+    "reserve": Entry("reserve", CHANGE, "Set endpoints aside for requests that carry an id."),
+    "lb-strategy": Entry("strategy", CHANGE, "Show how load is spread, or override it until cleared."),
+    "agent": Entry("agent.command", HOST, "Report this GPU host and its engine to a running server."),
 }
-"""Command -> module with a function of that name (`-` as `_`), in the order of the help page."""
+"""In the order of the help page."""
+
+START = """\
+Begin with one of these:
+
+  gpuxds demo                                 a real Envoy on five fake servers
+  gpuxds check POLICY && gpuxds serve POLICY  your own servers, as a file says
+  gpuxds bootstrap --node NAME > envoy.yaml   an Envoy that follows it
+"""
 
 
 class LazyGroup(TyperGroup):
@@ -51,22 +74,31 @@ class LazyGroup(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of that name; None makes typer suggest near misses."""
+        """What the help page says of a command; None makes typer suggest near misses."""
         del ctx
-        if cmd_name not in COMMANDS:
-            return None
-        single = typer.Typer(pretty_exceptions_enable=False)
-        single.command(cmd_name)(getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name.replace("-", "_")))
-        return typer.main.get_command(single)
+        entry = COMMANDS.get(cmd_name)
+        return entry and TyperCommand(cmd_name, help=entry.summary, rich_help_panel=entry.panel)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command itself, and what it is given."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and imported(str(name)), rest
+
+
+def imported(name: str) -> Any:
+    """The command of that name."""
+    single = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    module = importlib.import_module(f"gpuxds.cli.{COMMANDS[name].module}")
+    single.command(name)(getattr(module, name.replace("-", "_")))
+    return typer.main.get_command(single)
 
 
 app = typer.Typer(
     name="gpuxds",
     cls=LazyGroup,
-    help="GPU-aware control plane for Envoy: live GPU stats become weights and health, pushed over xDS.",
-    no_args_is_help=True,
+    invoke_without_command=True,
+    epilog=EPILOG,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -80,17 +112,22 @@ def print_version(asked: bool) -> None:
 
 @app.callback()
 def root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """GPU-aware control plane for Envoy: live GPU stats become weights and health, pushed over xDS."""
+    del version
+    if ctx.invoked_subcommand is None:
+        typer.echo(START)
+        typer.echo(ctx.get_help())
 
 
 def main() -> None:
     """Entry point of the console script."""
     try:
-        app()
+        app(prog_name="gpuxds")
     except GpuxdsError as error:
-        print(f"gpuxds: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(1)
+        print(told(error, as_json="--json" in sys.argv), file=sys.stderr)  # noqa: T201
+        sys.exit(status_of(error))

@@ -9,7 +9,7 @@ import typer
 
 from gpuxds.cli.addresses import ADMIN_ADDRESS, XDS_ADDRESS, split_address
 from gpuxds.discovery.credentials import read_secret
-from gpuxds.errors import EnvironmentProblem
+from gpuxds.errors import EnvironmentProblem, Misuse
 from gpuxds.snapshot.bootstrap import BootstrapOptions, render, sds_files
 
 ENVOY_ADMIN = "127.0.0.1:9901"
@@ -28,7 +28,7 @@ def bootstrap(
     cert: Annotated[Path | None, typer.Option(help="The proxy's certificate, for mutual TLS.")] = None,
     key: Annotated[Path | None, typer.Option(help="Key of the proxy's certificate.")] = None,
     server_name: Annotated[
-        str | None, typer.Option(help="Name in the control plane's certificate.  [default: its host]")
+        str | None, typer.Option(help="Name in the control plane's certificate.", show_default="its host")
     ] = None,
     sds_dir: Annotated[
         Path | None,
@@ -36,13 +36,13 @@ def bootstrap(
     ] = None,
     token_file: Annotated[Path | None, typer.Option(help="Bearer token to send; written into the output.")] = None,
 ) -> None:
-    """Print an Envoy bootstrap that is right for this control plane."""
+    """Print an Envoy configuration that follows this control plane."""
     if not node.strip():
-        raise EnvironmentProblem("--node is empty; a proxy's id must be unique, for example its host name")
+        raise Misuse("--node is empty; a proxy's id must be unique, for example its host name")
     if (cert is None) != (key is None) or (cert is not None and ca is None):
-        raise EnvironmentProblem("mutual TLS needs --ca, --cert and --key together")
+        raise Misuse("mutual TLS needs --ca, --cert and --key together")
     if sds_dir is not None and ca is None:
-        raise EnvironmentProblem("--sds-dir holds certificates: give --ca, and --cert and --key, as well")
+        raise Misuse("--sds-dir holds certificates: give --ca, and --cert and --key, as well")
     options = BootstrapOptions(
         node_id=node,
         server=split_address(server),
@@ -70,10 +70,10 @@ def absolute(path: Path | None) -> str | None:
 
 
 def entry(text: str) -> tuple[str, str]:
-    """A metadata entry. Raises EnvironmentProblem."""
+    """A metadata entry. Raises Misuse."""
     key, equals, value = text.partition("=")
     if not key or not equals:
-        raise EnvironmentProblem(f"--metadata {text!r}: write key=value")
+        raise Misuse(f"--metadata {text!r}: write key=value")
     return key, value
 
 

@@ -8,49 +8,56 @@ from urllib.parse import quote
 
 import typer
 from rich.console import Console
-from rich.live import Live
 
-from gpuxds.cli.client import DEFAULT, Admin, call
+from gpuxds.cli.client import DEFAULT, Admin, AsJson, call
+from gpuxds.cli.complete import endpoint_ids
+from gpuxds.cli.layout import tell
 
 POLL_S = 0.5
 
-Endpoint = Annotated[str, typer.Argument(help="Endpoint id, as `gpuxds endpoints` shows it.", show_default=False)]
+Endpoint = Annotated[
+    str,
+    typer.Argument(
+        help="Endpoint id, as `gpuxds endpoints` shows it.", show_default=False, autocompletion=endpoint_ids
+    ),
+]
 
 
 def drain(
     endpoint: Endpoint,
     deadline: Annotated[
-        str | None, typer.Option(help="Leave anyway after this long, for example 5m.  [default: the pool's]")
+        str | None, typer.Option(help="Leave anyway after this long, for example 5m.", show_default="the pool's")
     ] = None,
     reason: Annotated[str, typer.Option(help="Shown by `explain` and in the log.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Return when nothing is in flight any more.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Even when nobody is left to serve the pool.")] = False,
     admin: Admin = DEFAULT,
+    as_json: AsJson = False,
 ) -> None:
-    """Send an endpoint no new requests; it leaves when those in flight are done."""
+    """Send an endpoint no new requests; it leaves when it is idle."""
     body: dict[str, Any] = {"reason": reason, "force": force}
     if deadline is not None:
         body["deadline"] = deadline
     path = f"/api/v1/endpoints/{quote(endpoint, safe='')}"
     answer = call(admin, f"{path}/drain", body)
-    told = "proxies acknowledged" if answer["acknowledged"] else "not every proxy has acknowledged yet"
-    typer.echo(f"{endpoint}: draining, no new requests ({told}); {progress(answer)}")
+    if not (wait and as_json):
+        told = "proxies acknowledged" if answer["acknowledged"] else "not every proxy has acknowledged yet"
+        tell(answer, as_json, f"{endpoint}: draining, no new requests ({told}); {progress(answer)}")
     if wait:
-        follow(admin, path)
+        answer = follow(admin, path)
+        tell(answer, as_json, f"{endpoint}: {'out of service' if not answer['in_eds'] else answer['health']}")
 
 
-def follow(admin: str, path: str) -> None:
-    """Show progress until the endpoint is out, or somebody put it back."""
-    console = Console(highlight=False, markup=False)
-    with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
+def follow(admin: str, path: str) -> dict[str, Any]:
+    """Show progress until the endpoint is out, or somebody put it back; how it is then."""
+    out = Console(stderr=True, highlight=False, markup=False)
+    with out.status("") as status:
         while True:
             row = call(admin, path)
-            if console.is_terminal:
-                live.update(f"{row['id']}: {progress(row)}", refresh=True)
+            status.update(f"{row['id']}: {progress(row)}")
             if row["health"] != "draining":
-                break
+                return row
             time.sleep(POLL_S)
-    typer.echo(f"{row['id']}: {'out of service' if not row['in_eds'] else row['health']}")
 
 
 def progress(row: dict[str, Any]) -> str:
@@ -66,7 +73,7 @@ def progress(row: dict[str, Any]) -> str:
     return f"{in_flight}, leaves in {left_s:.0f} s at the latest"
 
 
-def undrain(endpoint: Endpoint, admin: Admin = DEFAULT) -> None:
+def undrain(endpoint: Endpoint, admin: Admin = DEFAULT, as_json: AsJson = False) -> None:
     """Put an endpoint back to work; its weight is ramped up."""
     answer = call(admin, f"/api/v1/endpoints/{quote(endpoint, safe='')}/undrain", {})
-    typer.echo(f"{endpoint}: {'back in service' if answer['was_draining'] else 'was not draining'}")
+    tell(answer, as_json, f"{endpoint}: {'back in service' if answer['was_draining'] else 'was not draining'}")

@@ -11,18 +11,20 @@ from typing import Annotated, Any
 import typer
 
 from gpuxds.cli.client import DEFAULT, Admin, AsJson, stream
+from gpuxds.errors import ServerAway
 
 HIDDEN = ("id", "at", "kind")
 
 
 def events(
     after: Annotated[
-        int | None, typer.Option(help="Begin after this event id; 0 for all that are kept.  [default: from now on]")
+        int | None,
+        typer.Option(help="Begin after this event id; 0 for all that are kept.", show_default="from now on"),
     ] = None,
     admin: Admin = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
-    """Follow pushes, health changes, drains, rejections, reloads and alarms until Ctrl-C."""
+    """Follow pushes, health changes, drains, rejections and reloads."""
     try:
         asyncio.run(follow(admin, "" if after is None else f"?after={after}", as_json))
     except KeyboardInterrupt:
@@ -30,9 +32,10 @@ def events(
 
 
 async def follow(admin: str, query: str, as_json: bool) -> None:
-    """Print events until the server ends."""
+    """Print events. Raises ServerAway when the server ends."""
     async for event in parsed(stream(admin, f"/api/v1/events{query}")):
         typer.echo(json.dumps(event) if as_json else line(event))
+    raise ServerAway(f"the server at {admin} has ended; events go on with --after once it is back")
 
 
 async def parsed(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, Any]]:

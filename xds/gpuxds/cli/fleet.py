@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
 from gpuxds.cli.client import DEFAULT, Admin, AsJson, call
-from gpuxds.cli.tables import console, endpoints_table, explanation, proxies_table
-from gpuxds.errors import EnvironmentProblem
+from gpuxds.cli.complete import endpoint_ids
+from gpuxds.cli.layout import show
+from gpuxds.cli.tables import endpoints_table, explanation, proxies_table
+from gpuxds.errors import Misuse
 
 
 def endpoints(admin: Admin = DEFAULT, as_json: AsJson = False) -> None:
     """List every endpoint with its health, weight and load."""
     answer = call(admin, "/api/v1/endpoints")
-    if not show(answer, as_json):
-        console().print(endpoints_table(answer))
+    show(answer, as_json, lambda width: endpoints_table(answer, width))
 
 
 def proxies(admin: Admin = DEFAULT, as_json: AsJson = False) -> None:
-    """List connected proxies: versions sent, acknowledged, and rejected with Envoy's own words."""
+    """List connected proxies: sent, acknowledged, rejected."""
     answer = call(admin, "/api/v1/proxies")
-    if show(answer, as_json):
-        return
-    if not answer["proxies"]:
+    if not answer["proxies"] and not as_json:
         typer.echo("no proxy is connected; print a configuration for one with: gpuxds bootstrap --node ID")
         return
-    console().print(proxies_table(answer))
+    show(answer, as_json, lambda width: proxies_table(answer, width))
 
 
 def explain(
     endpoint: Annotated[
-        str | None, typer.Argument(help="Endpoint id; a policy file with --signals.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="Endpoint id; a policy file with --signals.", show_default=False, autocompletion=endpoint_ids
+        ),
     ] = None,
     signals: Annotated[
         Path | None,
@@ -43,22 +44,14 @@ def explain(
     admin: Admin = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
-    """Say why each weight is what it is: the factors, their product, and the age of every input."""
+    """Say why each weight is what it is, factor by factor."""
     if signals is not None:
         from gpuxds.cli.offline import explain_offline
 
         if endpoint is None:
-            raise EnvironmentProblem("name the policy file: gpuxds explain POLICY --signals FILE")
+            raise Misuse("name the policy file: gpuxds explain POLICY --signals FILE")
         answer = explain_offline(Path(endpoint), signals)
     else:
         query = "" if endpoint is None else f"?endpoint={quote(endpoint, safe='')}"
         answer = call(admin, f"/api/v1/explain{query}")
-    if not show(answer, as_json):
-        console().print(explanation(answer))
-
-
-def show(answer: dict[str, Any], as_json: bool) -> bool:
-    """Print the answer as JSON when asked; whether it was."""
-    if as_json:
-        typer.echo(json.dumps(answer, indent=2))
-    return as_json
+    show(answer, as_json, lambda width: explanation(answer, width))

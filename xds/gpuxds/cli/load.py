@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from gpuxds.cli.client import DEFAULT, Admin, AsJson, call
-from gpuxds.cli.fleet import show
-from gpuxds.cli.tables import console, loads_table
+from gpuxds.cli.layout import show
+from gpuxds.cli.tables import loads_table
 
 SUMS = ("active", "running", "waiting", "capacity", "total", "failed")
 NO_PROVIDER = "(no provider label)"
@@ -27,15 +27,15 @@ def load(
     admin: Admin = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
-    """Show requests in flight, sent and failed per server, or per provider (the endpoints' label `provider`)."""
+    """Show requests in flight, sent, failed: per server or provider.
+
+    The provider is the endpoints' label `provider`.
+    """
     answer = call(admin, "/api/v1/loadbalancer/loads")
-    if show(answer, as_json):
-        return
-    rows = answer["instances"]
     if by is By.PROVIDER:
-        console().print(loads_table(by_provider(rows), "provider"))
-    else:
-        console().print(loads_table(rows, "instance"))
+        answer = {"providers": by_provider(answer["instances"])}
+    ((first, rows),) = answer.items()
+    show(answer, as_json, lambda width: loads_table(rows, first.removesuffix("s"), width))
 
 
 def by_provider(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -11,11 +11,12 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
+from rich.console import RenderableType
 
 from gpuxds.cli.client import DEFAULT, Admin, AsJson, call
-from gpuxds.cli.fleet import show
-from gpuxds.cli.tables import columns, console
-from gpuxds.errors import EnvironmentProblem
+from gpuxds.cli.complete import pools, reservations
+from gpuxds.cli.layout import Prose, show, table, tell
+from gpuxds.errors import Misuse
 
 RESERVE = "/api/v1/gpu/instances/reserve"
 RESERVATIONS = "/api/v1/gpu/instances/reservations"
@@ -23,28 +24,37 @@ RESERVATIONS = "/api/v1/gpu/instances/reservations"
 
 def reserve(
     count: Annotated[
-        int | None, typer.Argument(min=1, max=16, help="Endpoints to set aside.  [default: list reservations]")
+        int | None, typer.Argument(min=1, max=16, help="Endpoints to set aside.", show_default="list reservations")
     ] = None,
-    pool: Annotated[str | None, typer.Option(help="Whose.  [default: the only pool]")] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="Whose.", show_default="the only pool", autocompletion=pools)
+    ] = None,
     min_vram: Annotated[float | None, typer.Option(help="Least GPU memory in GB, all GPUs together.")] = None,
     max_price: Annotated[float | None, typer.Option(help="Highest price per hour.")] = None,
     provider: Annotated[str | None, typer.Option(help="Label `provider`.")] = None,
     region: Annotated[str | None, typer.Option(help="Label `region`.")] = None,
     model: Annotated[str | None, typer.Option(help="GPU model, or the model that is served.")] = None,
-    ttl: Annotated[str | None, typer.Option(help="For how long, for example 30m.  [default: 1h]")] = None,
+    ttl: Annotated[str | None, typer.Option(help="For how long, for example 30m.", show_default="1h")] = None,
     note: Annotated[str, typer.Option(help="What it is for; shown wherever it is.")] = "",
     extend: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Let this reservation end --ttl from now.")
+        str | None,
+        typer.Option(metavar="NAME", help="Let this reservation end --ttl from now.", autocompletion=reservations),
     ] = None,
     release: Annotated[
-        str | None, typer.Option(metavar="NAME", help="End this reservation; its endpoints serve everybody.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="End this reservation; its endpoints serve everybody.", autocompletion=reservations
+        ),
     ] = None,
     admin: Admin = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
-    """Set endpoints aside for requests that carry an id; list, extend and release."""
+    """Set endpoints aside for requests that carry an id.
+
+    Without a count: list what is set aside.
+    """
     if sum(asked is not None for asked in (count, extend, release)) > 1:
-        raise EnvironmentProblem("one at a time: give a count to reserve, --extend NAME, or --release NAME")
+        raise Misuse("one at a time: give a count to reserve, --extend NAME, or --release NAME")
     lasting: dict[str, Any] = {} if ttl is None else {"ttl": ttl}
     if extend is not None:
         answer = call(admin, f"{RESERVATIONS}/{quote(extend, safe='')}/extend", lasting)
@@ -58,14 +68,10 @@ def reserve(
         body = {"count": count, "filters": filters, "note": note, **lasting}
         answer = call(admin, RESERVE, body if pool is None else {**body, "pool": pool})
         tell(answer, as_json, made(answer))
-    elif not show(answer := call(admin, RESERVATIONS), as_json):
-        listing(answer)
-
-
-def tell(answer: dict[str, Any], as_json: bool, text: str) -> None:
-    """What was done, in words or as the API said it."""
-    if not show(answer, as_json):
-        typer.echo(text)
+    elif (answer := call(admin, RESERVATIONS))["reservations"]:
+        show(answer, as_json, lambda width: listing(answer, width))
+    else:
+        tell(answer, as_json, "nothing is reserved")
 
 
 def made(answer: dict[str, Any]) -> str:
@@ -82,17 +88,14 @@ def made(answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def listing(answer: dict[str, Any]) -> None:
+def listing(answer: dict[str, Any], width: int) -> RenderableType:
     """Every reservation in force."""
-    if not answer["reservations"]:
-        typer.echo("nothing is reserved")
-        return
-    table = columns("reservation", "pool", "ends in", "endpoints", "note", right=("ends in",))
+    rows = []
     for row in answer["reservations"]:
         gone = set(row["missing"])
         names = ", ".join(f"{name} (gone)" if name in gone else name for name in row["endpoints"])
-        table.add_row(row["name"], row["pool"], left(row), names, row["note"])
-    console().print(table)
+        rows.append([row["name"], row["pool"], left(row), f"{names}  {row['note']}".rstrip()])
+    return table(("reservation", "pool", "ends in", "endpoints"), rows, width, right=("ends in",), prose=Prose.WRAP)
 
 
 def left(row: dict[str, Any]) -> str:

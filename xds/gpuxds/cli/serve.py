@@ -39,7 +39,7 @@ def serve(
     state_dir: Annotated[
         Path | None,
         typer.Option(
-            envvar="GPUXDS_STATE_DIR", help="Where state survives restarts.  [default: ~/.local/state/gpuxds]"
+            envvar="GPUXDS_STATE_DIR", help="Where state survives restarts.", show_default="~/.local/state/gpuxds"
         ),
     ] = None,
     grace: Annotated[float, typer.Option(min=0, help="Longest wait for signals before serving, in seconds.")] = 5.0,

@@ -1,21 +1,21 @@
-"""Tables for people: fleet, proxies and explanations, 80 columns wide and without colour when piped."""
+"""What tables for people say: fleet, proxies, explanations, loads and strategies."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gpuxds.cli.layout import table
+
 SHOWN_CHARS = 110
+WIDE = 110
+"""Columns from which `endpoints` has room for everything."""
 COLOURS = {"serving": "green", "warming": "cyan", "suspect": "yellow", "draining": "blue", "drained": "dim"}
-
-
-def console() -> Console:
-    """Standard output; as wide as the terminal, and wide enough for whole rows when piped."""
-    found = Console(highlight=False, markup=False)
-    return found if found.is_terminal else Console(highlight=False, markup=False, width=200)
+XDS = {"Cluster": "CDS", "ClusterLoadAssignment": "EDS", "Listener": "LDS", "RouteConfiguration": "RDS"}
+"""The service of a resource type, as Envoy's people call it."""
 
 
 def health_text(health: str) -> Text:
@@ -33,60 +33,60 @@ def age(value: float | None) -> str:
     return number(value, ".1f", " s")
 
 
-def columns(*names: str, right: tuple[str, ...] = ()) -> Table:
-    """A plain table."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in names:
-        table.add_column(name, justify="right" if name in right else "left", no_wrap=name != "why")
-    return table
-
-
-def endpoints_table(answer: dict[str, Any]) -> RenderableType:
-    """One row per endpoint."""
-    right = ("weight", "share", "run", "wait", "kv", "age")
-    table = columns("endpoint", "gpu", "health", "weight", "share", "run", "wait", "kv", "age", "why", right=right)
+def endpoints_table(answer: dict[str, Any], width: int) -> RenderableType:
+    """One row per endpoint; a narrow one leaves out weight and age, which `explain` has."""
+    names = ["endpoint", "gpu", "health", "weight", "share", "run", "wait", "kv", "age", "why"]
+    kept = [name for name in names if width >= WIDE or name not in ("weight", "age")]
     totals: dict[str, int] = {}
     for row in answer["endpoints"]:
         if row["envoy_health"] == "HEALTHY" and row["in_eds"]:
             totals[row["cluster"]] = totals.get(row["cluster"], 0) + row["weight"]
-    for row in answer["endpoints"]:
-        serving = row["envoy_health"] == "HEALTHY" and row["in_eds"]
-        signals = row["signals"]
-        share = row["weight"] / totals[row["cluster"]] if serving else None
-        kv = signals["kv_usage"]
-        table.add_row(
-            row["id"],
-            row["gpu"]["model"],
-            health_text(row["health"]),
-            str(row["weight"]) if serving else "–",
-            number(None if share is None else 100 * share, ".0f", "%"),
-            number(signals["running"]),
-            number(signals["waiting"]),
-            number(None if kv is None else 100 * kv, ".0f", "%"),
-            age(row["load_age_s"]),
-            row["reason"],
-        )
+    cells = [endpoint_cells(row, totals) for row in answer["endpoints"]]
+    rows = [[found[name] for name in kept] for found in cells]
     return Group(
-        table, *(Text(f"! {pool['pool']}: {a}", "red") for pool in answer["pools"] for a in pool["alarms"])
+        table(kept, rows, width, right=("weight", "share", "run", "wait", "kv", "age"), cut=True),
+        *(Text(f"! {pool['pool']}: {a}", "red") for pool in answer["pools"] for a in pool["alarms"]),
     )
 
 
-def proxies_table(answer: dict[str, Any]) -> RenderableType:
-    """One row per proxy and type."""
-    table = columns("proxy", "group", "mode", "type", "sent", "acked", "sync", "rejected")
+def endpoint_cells(row: dict[str, Any], totals: dict[str, int]) -> dict[str, str | Text]:
+    """Everything the table can say of one endpoint; `totals` are the clusters' weights that serve."""
+    serving = row["envoy_health"] == "HEALTHY" and row["in_eds"]
+    signals, kv = row["signals"], row["signals"]["kv_usage"]
+    return {
+        "endpoint": row["id"],
+        "gpu": row["gpu"]["model"],
+        "health": health_text(row["health"]),
+        "weight": str(row["weight"]) if serving else "–",
+        "share": number(100 * row["weight"] / totals[row["cluster"]] if serving else None, ".0f", "%"),
+        "run": number(signals["running"]),
+        "wait": number(signals["waiting"]),
+        "kv": number(None if kv is None else 100 * kv, ".0f", "%"),
+        "age": age(row["load_age_s"]),
+        "why": row["reason"],
+    }
+
+
+def proxies_table(answer: dict[str, Any], width: int) -> RenderableType:
+    """One row per proxy and type, and a line per rejection below."""
+    rows: list[list[str | Text]] = []
+    rejected = []
     for proxy in answer["proxies"]:
         for index, kind in enumerate(proxy["types"]):
-            table.add_row(
-                proxy["node_id"] if index == 0 else "",
-                proxy["group"] if index == 0 else "",
-                proxy["mode"] if index == 0 else "",
-                kind["type_url"].rsplit(".", 1)[-1],
+            name = kind["type_url"].rsplit(".", 1)[-1]
+            rows.append([
+                *((proxy["node_id"], proxy["group"], proxy["mode"]) if index == 0 else ("", "", "")),
+                XDS.get(name, name),
                 kind["sent_version"][:12],
                 kind["acked_version"][:12],
                 Text("yes", "green") if kind["in_sync"] else Text("no", "yellow"),
-                Text(told(kind["nack_message"]), "red"),
-            )
-    return table
+            ])  # fmt: skip
+            if kind["nack_message"]:
+                rejected.append(
+                    f"! {proxy['node_id']} rejected {XDS.get(name, name)}: {told(kind['nack_message'])}"
+                )
+    names = ("proxy", "group", "mode", "type", "sent", "acked", "sync")
+    return Group(table(names, rows, width), *(Text(line, "red") for line in rejected))
 
 
 def told(message: str) -> str:
@@ -95,7 +95,7 @@ def told(message: str) -> str:
     return line if len(line) <= 2 * SHOWN_CHARS else f"{line[:SHOWN_CHARS]} … {line[-SHOWN_CHARS:]}"
 
 
-def explanation(answer: dict[str, Any]) -> RenderableType:
+def explanation(answer: dict[str, Any], width: int) -> RenderableType:
     """Each endpoint's factors, their product and what went into them."""
     parts: list[RenderableType] = [
         Text(
@@ -105,10 +105,10 @@ def explanation(answer: dict[str, Any]) -> RenderableType:
         for pool in answer["pools"]
     ]
     for row in answer["endpoints"]:
-        table = columns("factor", "value", "why", right=("value",))
-        for term in row["terms"]:
-            table.add_row(f"  {term['name']}", number(term["value"], ".4g"), term["why"])
-        table.add_row(Text("  product", "bold"), number(row["product"], ".4g"), "")
+        rows: list[list[str | Text]] = [
+            [f"  {term['name']}", number(term["value"], ".4g"), term["why"]] for term in row["terms"]
+        ]
+        rows.append([Text("  product", "bold"), number(row["product"], ".4g"), ""])
         head = Text.assemble(
             "\n",
             (row["id"], "bold"),
@@ -117,7 +117,8 @@ def explanation(answer: dict[str, Any]) -> RenderableType:
             f"  weight {row['weight']}",
             f"  {row['reason']}",
         )
-        parts += [head, table, inputs_line(row["inputs"])]
+        factors = table(("factor", "value", "why"), rows, width, right=("value",))
+        parts += [head, factors, inputs_table(row["inputs"])]
     return Group(*parts)
 
 
@@ -126,21 +127,20 @@ def overridden(pool: dict[str, Any]) -> str:
     return " (override, not the policy's)" if pool["strategy_source"] == "override" else ""
 
 
-def strategies_table(answer: dict[str, Any]) -> RenderableType:
+def strategies_table(answer: dict[str, Any], width: int) -> RenderableType:
     """One row per pool."""
-    table = columns("pool", "strategy", "from", "parameters")
+    rows = []
     for pool in answer["pools"]:
         parameters = ", ".join(f"{name}={value}" for name, value in pool["strategy"].items() if name != "name")
-        table.add_row(pool["pool"], pool["strategy"]["name"], pool["source"], parameters)
-    return table
+        rows.append([pool["pool"], pool["strategy"]["name"], pool["source"], parameters])
+    return table(("pool", "strategy", "from", "parameters"), rows, width)
 
 
-def loads_table(rows: list[dict[str, Any]], first: str) -> RenderableType:
+def loads_table(rows: list[dict[str, Any]], first: str, width: int) -> RenderableType:
     """One row per server or provider."""
-    right = ("active", "run", "wait", "capacity", "sent", "failed", "mean")
-    table = columns(first, "active", "run", "wait", "capacity", "sent", "failed", "mean", right=right)
-    for row in rows:
-        table.add_row(
+    names = (first, "active", "run", "wait", "capacity", "sent", "failed", "mean")
+    cells = [
+        [
             row[first],
             number(row["active"]),
             number(row["running"]),
@@ -149,13 +149,20 @@ def loads_table(rows: list[dict[str, Any]], first: str) -> RenderableType:
             number(row["total"]),
             number(row["failed"]),
             number(row["average_response_s"], ".2f", " s"),
-        )
-    return table
+        ]
+        for row in rows
+    ]
+    return table(names, cells, width, right=names[1:])
 
 
-def inputs_line(inputs: list[dict[str, Any]]) -> Text:
-    """What was read, and how old it is."""
-    known = [item for item in inputs if item["freshness"] != "absent"]
-    text = ", ".join(f"{item['name']} {number(item['value'], '.4g')} ({age(item['age_s'])})" for item in known)
-    absent = ", ".join(item["name"] for item in inputs if item["freshness"] == "absent")
-    return Text(f"  inputs: {text or 'none'}" + (f"; absent: {absent}" if absent else ""), style="dim")
+def inputs_table(inputs: list[dict[str, Any]]) -> Table:
+    """What was read, by how old it is; what is not known comes last."""
+    ages: dict[str, list[str]] = {}
+    for item in sorted(inputs, key=lambda item: item["age_s"] if item["freshness"] != "absent" else 0.0):
+        if item["freshness"] != "absent":
+            ages.setdefault(age(item["age_s"]), []).append(f"{item['name']}={number(item['value'], '.4g')}")
+    absent = [item["name"] for item in inputs if item["freshness"] == "absent"]
+    found = Table(box=None, pad_edge=False, show_header=False, style="dim", padding=(0, 2, 0, 0))
+    for old, read in [*ages.items(), *([("absent", absent)] if absent else [])]:
+        found.add_row(f"  {old}", ", ".join(read))
+    return found

@@ -23,13 +23,15 @@ from gpuxds.cli.tables import age, explanation, health_text, number, overridden
 from gpuxds.errors import EnvironmentProblem, GpuxdsError
 
 REFRESH_S = 1.0
+MARGIN = 2
+"""Columns on either side of an explanation."""
 COLUMNS = ("endpoint", "pool", "health", "weight", "share", "run", "wait", "kv", "ttft", "age", "why")
 SORTS = ("endpoint", "share", "run", "wait", "kv", "ttft", "health")
 Ask = Callable[..., Awaitable[dict[str, Any]]]
 
 
 def top(admin: Admin = DEFAULT) -> None:
-    """Watch the fleet live: sort, filter, explain and drain from the keyboard."""
+    """Watch the fleet live: sort, filter, explain, drain by keyboard."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise EnvironmentProblem("top needs a terminal; for one table use: gpuxds endpoints")
     Top(admin, fetch).run()
@@ -105,7 +107,7 @@ class Explain(ModalScreen[None]):
     """Why one endpoint has its weight."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,e", "app.pop_screen", "back")]
-    CSS = "Explain VerticalScroll { padding: 1 2; background: $surface; }"
+    CSS = f"Explain VerticalScroll {{ padding: 1 {MARGIN}; background: $surface; }}"
 
     def __init__(self, answer: dict[str, Any]) -> None:
         super().__init__()
@@ -113,7 +115,7 @@ class Explain(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """The explanation, scrollable."""
-        yield VerticalScroll(Static(explanation(self.answer)))
+        yield VerticalScroll(Static(explanation(self.answer, self.app.size.width - 2 * MARGIN)))
         yield Footer()
 
 

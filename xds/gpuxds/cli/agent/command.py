@@ -19,6 +19,7 @@ from gpuxds.cli.agent.nvml import Nvml
 from gpuxds.cli.agent.registration import Registration, register
 from gpuxds.cli.agent.watch import GpuWatch
 from gpuxds.cli.client import DEFAULT, Admin, session
+from gpuxds.cli.complete import engines, pools
 from gpuxds.cli.logs import LogFormat, LogLevel, configure
 from gpuxds.errors import Misuse
 from gpuxds.policy.units import parse_duration
@@ -44,7 +45,7 @@ def agent(
         ),
     ] = None,
     engine_url: Annotated[str, typer.Option(help="The engine's metric page; `none` for GPUs alone.")] = ENGINE_URL,
-    engine: Annotated[str, typer.Option(help="Preset that reads the page.")] = "vllm",
+    engine: Annotated[str, typer.Option(help="Preset that reads the page.", autocompletion=engines)] = "vllm",
     interval: Annotated[str, typer.Option(help="Between heartbeats.")] = "5s",
     gpu: Annotated[
         str | None,
@@ -54,7 +55,10 @@ def agent(
         bool, typer.Option("--once", help="Send one heartbeat, print it and the answer, and end.")
     ] = False,
     pool: Annotated[
-        str | None, typer.Option("--register", metavar="POOL", help="Register the endpoint in this pool first.")
+        str | None,
+        typer.Option(
+            "--register", metavar="POOL", help="Register the endpoint in this pool first.", autocompletion=pools
+        ),
     ] = None,
     address: Annotated[str | None, typer.Option(help="With --register: where proxies reach it, host:port.")] = None,
     gpu_model: Annotated[str | None, typer.Option(help="With --register: for example H100-80 or L4.")] = None,
@@ -68,7 +72,7 @@ def agent(
     log_format: Annotated[LogFormat, typer.Option(help="auto: text on a terminal, else JSON.")] = LogFormat.AUTO,
     log_level: Annotated[LogLevel, typer.Option(help="What is worth a line.")] = LogLevel.INFO,
 ) -> None:
-    """Report this GPU host and its engine to a running server, until stopped."""
+    """Report this GPU host and its engine to a running server."""
     configure(log_format, log_level)
     preset = presets().get(engine)
     if preset is None:

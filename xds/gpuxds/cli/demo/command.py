@@ -28,12 +28,12 @@ LINE_EVERY_S = 10.0
 def demo(
     duration: Annotated[
         float | None,
-        typer.Option(min=1, help="Seconds to run.  [default: until Ctrl-C; without a terminal: one story]"),
+        typer.Option(min=1, help="Seconds to run.", show_default="until Ctrl-C; without a terminal: one story"),
     ] = None,
     story: Annotated[bool, typer.Option("--story/--no-story", help="Throttle, drain, kill and recover.")] = True,
     rate: Annotated[float, typer.Option(min=0.1, help="Requests per second.")] = RATE_RPS,
 ) -> None:
-    """Watch a real Envoy steer requests over five fake GPU servers, through a scripted story."""
+    """A story: a real Envoy on five fake GPU servers, with faults."""
     console = Console(highlight=False, markup=False)
     verdicts: list[Verdict] = []
     problem: BaseException | None = None
