@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import aiohttp
 import typer
 
-from gpuxds.errors import Refused, ServerAway
+from gpuxds.errors import Misuse, Refused, ServerAway
 
 TIMEOUT_S = 10.0
 DEFAULT = "http://127.0.0.1:18001"
@@ -99,6 +99,23 @@ def reached(admin: str) -> Iterator[None]:
     """Turns what can go wrong on the way into a sentence."""
     try:
         yield
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+        raise Misuse(
+            f"--admin {admin!r} is not an address; write host:port or a URL, for example {DEFAULT}"
+        ) from error
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        why = "no answer in time" if isinstance(error, TimeoutError) else error or type(error).__name__
-        raise ServerAway(f"no gpuxds server answers at {url(admin, '')} ({why}). {REMEDY}") from error
+        raise ServerAway(f"no gpuxds server answers at {url(admin, '')} ({why(error)}). {REMEDY}") from error
+
+
+def why(error: Exception) -> str:
+    """What went wrong, in few words."""
+    match error:
+        case TimeoutError():
+            return "no answer in time"
+        case aiohttp.ClientConnectorError():
+            code = error.os_error.errno
+            return os.strerror(code) if code and code > 0 else str(error.os_error.strerror or error)
+        case aiohttp.ClientResponseError():
+            return "what listens there does not speak HTTP; is it the port for proxies?"
+        case _:
+            return str(error) or type(error).__name__

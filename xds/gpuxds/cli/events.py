@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any
@@ -11,9 +12,12 @@ from typing import Annotated, Any
 import typer
 
 from gpuxds.cli.client import DEFAULT, Admin, AsJson, stream
+from gpuxds.cli.layout import wrapped
 from gpuxds.errors import ServerAway
 
 HIDDEN = ("id", "at", "kind")
+INDENT = 19
+"""Columns of the time and the kind."""
 
 
 def events(
@@ -34,7 +38,7 @@ def events(
 async def follow(admin: str, query: str, as_json: bool) -> None:
     """Print events. Raises ServerAway when the server ends."""
     async for event in parsed(stream(admin, f"/api/v1/events{query}")):
-        typer.echo(json.dumps(event) if as_json else line(event))
+        typer.echo(json.dumps(event) if as_json else wrapped(line(event), sys.stdout, INDENT))
     raise ServerAway(f"the server at {admin} has ended; events go on with --after once it is back")
 
 

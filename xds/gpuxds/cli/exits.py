@@ -7,8 +7,10 @@ refused (1). With --json the last words are a problem document on standard error
 from __future__ import annotations
 
 import json
+import sys
 from enum import IntEnum
 
+from gpuxds.cli.layout import wrapped
 from gpuxds.errors import GpuxdsError, Misuse, Refused, ServerAway
 
 NOT_READY = "NotReady"
@@ -53,9 +55,9 @@ def status_of(error: GpuxdsError) -> Status:
 
 
 def told(error: GpuxdsError, *, as_json: bool) -> str:
-    """The last words of a command that failed."""
+    """The last words of a command that failed; on a terminal no word is broken."""
     if not as_json:
-        return f"gpuxds: {error}"
+        return "\n".join(wrapped(line, sys.stderr) for line in f"gpuxds: {error}".splitlines())
     if isinstance(error, Refused):
         return json.dumps(error.problem)
     return json.dumps({"type": "about:blank", "title": type(error).__name__, "detail": str(error)})

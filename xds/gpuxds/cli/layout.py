@@ -1,14 +1,17 @@
 """How tables take the room there is: a terminal's width, or none to mind when piped.
 
-Every row is one line. Where a table is too wide for its terminal the ids in its first column are cut in the middle
-(both ends tell hosts apart) and prose in its last column at its end; numbers are never cut. Piped, nothing is.
+Where a table is too wide for its terminal, ids in its first column are cut in the middle (both ends tell hosts
+apart) and prose in its last column is cut at its end or goes on below; numbers are never cut. Piped, nothing is.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any
+from enum import Enum
+from typing import Any, TextIO
 
 import typer
 from rich.cells import cell_len, set_cell_size
@@ -19,14 +22,31 @@ from rich.text import Text
 PIPED_COLUMNS = 10_000
 GAP = 2
 SHORTEST_ID = 12
-SHORTEST_PROSE = 16
+SHORTEST_PROSE = 20
 Cell = str | Text
+
+
+class Prose(Enum):
+    """What becomes of prose that has no room."""
+
+    CUT = "its end is left out"
+    WRAP = "it goes on in its column, a line further down"
 
 
 def console() -> Console:
     """Standard output; as wide as the terminal, and wide enough for whole rows when piped."""
     found = Console(highlight=False, markup=False)
     return found if found.is_terminal else Console(highlight=False, markup=False, width=PIPED_COLUMNS)
+
+
+def wrapped(line: str, stream: TextIO, indent: int = 0) -> str:
+    """A line for a terminal with no word broken, its further lines indented; as it is when piped."""
+    if not stream.isatty():
+        return line
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(
+        line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def show(answer: dict[str, Any], as_json: bool, picture: Callable[[int], RenderableType]) -> None:
@@ -49,18 +69,20 @@ def table(
     width: int,
     *,
     right: Sequence[str] = (),
-    cut: bool = False,
+    prose: Prose | None = None,
 ) -> Table:
-    """A plain table of at most `width` columns. With `cut` its last column is prose that may lose its end."""
+    """A plain table of at most `width` columns; `prose` is for its last column, None when that is a number."""
     widths = [max(cell_len(cell) for cell in column) for column in zip(names, *map(plain, rows), strict=True)]
-    id_width, prose_width = shares(widths, width, cut=cut)
+    id_width, prose_width = shares(widths, width, prose)
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
     for name in names:
-        made.add_column(name, justify="right" if name in right else "left", no_wrap=cut or name != names[-1])
+        made.add_column(
+            name, justify="right" if name in right else "left", no_wrap=prose is not Prose.WRAP or name != names[-1]
+        )
     for row in rows:
         cells = list(row)
         cells[0] = shortened(cells[0], id_width)
-        if cut:
+        if prose is Prose.CUT:
             cells[-1] = ended(cells[-1], prose_width)
         made.add_row(*cells)
     return made
@@ -71,15 +93,12 @@ def plain(row: Sequence[Cell]) -> list[str]:
     return [cell.plain if isinstance(cell, Text) else cell for cell in row]
 
 
-def shares(widths: Sequence[int], width: int, *, cut: bool) -> tuple[int, int]:
+def shares(widths: Sequence[int], width: int, prose: Prose | None) -> tuple[int, int]:
     """Room for the first and the last column, given what each would like."""
-    others = widths[1:-1] if cut else widths[1:]
-    room = width - sum(others) - GAP * (len(widths) - 1)
-    if not cut:
-        return max(SHORTEST_ID, room), widths[-1]
-    prose = min(widths[-1], max(SHORTEST_PROSE, room - widths[0]))
-    first = max(SHORTEST_ID, room - prose)
-    return first, max(1, room - min(first, widths[0]))
+    others = sum(widths[1:-1]) + GAP * (len(widths) - 1)
+    wanted, least = widths[-1], widths[-1] if prose is None else min(widths[-1], SHORTEST_PROSE)
+    first = max(SHORTEST_ID, width - others - max(least, min(wanted, width - others - widths[0])))
+    return first, max(1, width - others - min(first, widths[0]))
 
 
 def shortened(cell: Cell, most: int) -> Cell:

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gpuxds.cli.layout import table
+from gpuxds.cli.layout import Prose, table
 
 SHOWN_CHARS = 110
 WIDE = 110
@@ -44,7 +44,7 @@ def endpoints_table(answer: dict[str, Any], width: int) -> RenderableType:
     cells = [endpoint_cells(row, totals) for row in answer["endpoints"]]
     rows = [[found[name] for name in kept] for found in cells]
     return Group(
-        table(kept, rows, width, right=("weight", "share", "run", "wait", "kv", "age"), cut=True),
+        table(kept, rows, width, right=("weight", "share", "run", "wait", "kv", "age"), prose=Prose.CUT),
         *(Text(f"! {pool['pool']}: {a}", "red") for pool in answer["pools"] for a in pool["alarms"]),
     )
 
@@ -117,7 +117,7 @@ def explanation(answer: dict[str, Any], width: int) -> RenderableType:
             f"  weight {row['weight']}",
             f"  {row['reason']}",
         )
-        factors = table(("factor", "value", "why"), rows, width, right=("value",))
+        factors = table(("factor", "value", "why"), rows, width, right=("value",), prose=Prose.WRAP)
         parts += [head, factors, inputs_table(row["inputs"])]
     return Group(*parts)
 
@@ -133,7 +133,7 @@ def strategies_table(answer: dict[str, Any], width: int) -> RenderableType:
     for pool in answer["pools"]:
         parameters = ", ".join(f"{name}={value}" for name, value in pool["strategy"].items() if name != "name")
         rows.append([pool["pool"], pool["strategy"]["name"], pool["source"], parameters])
-    return table(("pool", "strategy", "from", "parameters"), rows, width)
+    return table(("pool", "strategy", "from", "parameters"), rows, width, prose=Prose.WRAP)
 
 
 def loads_table(rows: list[dict[str, Any]], first: str, width: int) -> RenderableType:
