@@ -15,11 +15,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from gpuxds.cli.agent.engine import EnginePage
-from gpuxds.cli.agent.heartbeat import GpuReading
 from gpuxds.cli.agent.loop import LONGEST_PAUSE_S, Agent, pause_s
 from gpuxds.cli.agent.registration import Registration
 from gpuxds.cli.agent.watch import GpuWatch
 from gpuxds.errors import SignalError
+from gpuxds.signals.heartbeat import GpuBeat
 from gpuxds.signals.presets.vllm import VLLM
 from support.agents import FakeServer, serving
 from support.pages import vllm_page
@@ -33,16 +33,19 @@ class FakeGpus:
 
     def __init__(self) -> None:
         self.why_not = ""
+        self.broken = False
         self.free = threading.Event()
         self.free.set()
         self.readings = 0
 
-    def read(self) -> tuple[GpuReading, ...]:
+    def read(self) -> tuple[GpuBeat, ...]:
         self.readings += 1
         self.free.wait()
         if self.why_not:
             raise SignalError(self.why_not)
-        return (GpuReading(model="NVIDIA L4", temperature_c=50.0),)
+        if self.broken:
+            raise ZeroDivisionError("a defect")
+        return (GpuBeat(model="NVIDIA L4", temperature_c=50.0),)
 
 
 def agent_of(fake: FakeServer, gpus: FakeGpus, registration: Registration | None = None) -> Agent:
@@ -130,6 +133,23 @@ async def test_a_part_that_is_away_is_told_once_and_the_rest_is_still_reported(p
                 assert (beat["running"] is None) == (part == "engine")
                 gpus.why_not, fake.page = "", vllm_page()
                 await until(lambda: told(logs, event.replace("away", "back")), 5, "it is back")
+
+
+async def test_a_defect_in_reading_the_gpus_costs_the_gpus_only() -> None:
+    gpus = FakeGpus()
+    gpus.broken = True
+    with capture_logs() as logs:
+        async with serving() as fake, beating(agent_of(fake, gpus)):
+            await until(lambda: len(fake.beats) > 2, 5, "heartbeats")
+    assert [entry["error"] for entry in told(logs, "gpus.away")] == ["ZeroDivisionError: a defect"]
+
+
+async def test_a_page_that_says_what_cannot_be_is_not_passed_on() -> None:
+    with capture_logs() as logs:
+        async with serving() as fake, beating(agent_of(fake, FakeGpus())):
+            fake.page = b"vllm:num_requests_running 1\nvllm:kv_cache_usage_perc 87\n"
+            await until(lambda: told(logs, "engine.away"), 5, "it says so")
+    assert "kv_usage 87" in told(logs, "engine.away")[0]["error"]
 
 
 async def test_gpus_that_hang_hold_nobody_up_and_are_not_asked_again_meanwhile() -> None:

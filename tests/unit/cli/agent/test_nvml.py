@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from gpuxds.cli.agent.heartbeat import GpuReading
 from gpuxds.cli.agent.nvml import GB, Nvml
 from gpuxds.errors import SignalError
+from gpuxds.signals.heartbeat import GpuBeat
 
 pynvml = pytest.importorskip("pynvml")
 
@@ -126,7 +126,7 @@ def test_everything_the_stand_in_has_is_in_the_real_library() -> None:
 
 def test_a_gpu_says_all_it_knows_in_our_units() -> None:
     (gpu,) = gpus_of(FakeNvml(FakeGpu())).read()
-    assert gpu == GpuReading(
+    assert gpu == GpuBeat(
         model="NVIDIA H100 80GB HBM3", utilisation=0.97, memory_used_gb=72.0, memory_total_gb=80.0,
         temperature_c=71, power_w=612.5, sm_clock_ratio=1.0, throttle_bits=4, xid=0, ecc_fatal=False,
     )  # fmt: skip
@@ -135,7 +135,7 @@ def test_a_gpu_says_all_it_knows_in_our_units() -> None:
 def test_what_a_gpu_cannot_tell_is_unknown_and_never_zero() -> None:
     silent = {"xid", "name", "utilisation", "memory", "temperature", "power", "clock", "throttle", "ecc", "remap"}
     (gpu,) = gpus_of(FakeNvml(FakeGpu(mute=silent))).read()
-    assert gpu == GpuReading()
+    assert gpu == GpuBeat()
 
 
 def test_the_clock_is_held_against_the_highest_it_can_have() -> None:
@@ -185,8 +185,8 @@ def test_a_gpu_that_fell_off_the_bus_is_told_as_xid_79_beside_one_that_is_well()
     lost.lost = True
     well, gone = gpus.read()
     assert well.xid == 0
-    assert gone == GpuReading(model="NVIDIA H100 80GB HBM3", xid=79)
-    assert gpus_of(FakeNvml(lost)).read() == (GpuReading(xid=79),)
+    assert gone == GpuBeat(model="NVIDIA H100 80GB HBM3", xid=79)
+    assert gpus_of(FakeNvml(lost)).read() == (GpuBeat(xid=79),)
 
 
 def test_only_the_gpus_asked_for_are_read_and_one_that_is_not_there_is_named() -> None:

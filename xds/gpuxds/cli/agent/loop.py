@@ -18,11 +18,11 @@ import aiohttp
 import structlog
 
 from gpuxds.cli.agent.engine import Engine
-from gpuxds.cli.agent.heartbeat import EngineReading, body
 from gpuxds.cli.agent.registration import Registration, register
 from gpuxds.cli.agent.watch import GpuWatch, Readings
 from gpuxds.cli.client import ask
 from gpuxds.errors import Conflict, GpuxdsError, Refused, SignalError
+from gpuxds.signals.heartbeat import Heartbeat
 
 log = structlog.get_logger("gpuxds")
 
@@ -96,9 +96,10 @@ class Agent:
     async def heartbeat(self, client: aiohttp.ClientSession) -> dict[str, Any]:
         """What can be said now."""
         engine, gpus = await asyncio.gather(self.read_engine(client), self.read_gpus())
-        return body(engine, gpus, self.capacity)
+        own = {"gpus": None if gpus is None else list(gpus), "capacity": self.capacity}
+        return (engine or Heartbeat()).model_copy(update=own).model_dump()
 
-    async def read_engine(self, client: aiohttp.ClientSession) -> EngineReading | None:
+    async def read_engine(self, client: aiohttp.ClientSession) -> Heartbeat | None:
         """The engine, or None when its page cannot be had."""
         if self.engine is None:
             return None

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gpuxds.cli.agent.heartbeat import GpuReading
 from gpuxds.errors import SignalError
 from gpuxds.policy.model import HealthSpec
+from gpuxds.signals.heartbeat import GpuBeat
 
 GB = 2**30
+"""The GB of the name `H100 80GB`."""
 OFF_THE_BUS = 79
 GRAVE = HealthSpec()
 """Which XIDs are graver than others; what becomes of them is for the policy of the server to say."""
@@ -30,7 +31,7 @@ REMAP_FAILED = 3
 class Gpus(Protocol):
     """The GPUs of a host."""
 
-    def read(self) -> tuple[GpuReading, ...]:
+    def read(self) -> tuple[GpuBeat, ...]:
         """Each of them, now. Raises SignalError with the reason when there are none to read."""
 
 
@@ -64,7 +65,7 @@ class Nvml:
         """The module, once its library is initialised."""
         self.devices: dict[int, Device] = {}
 
-    def read(self) -> tuple[GpuReading, ...]:
+    def read(self) -> tuple[GpuBeat, ...]:
         """Each GPU, now. Raises SignalError with the reason when there are none to read."""
         nvml = self.opened()
         try:
@@ -96,7 +97,7 @@ class Nvml:
         self.nvml = nvml
         return nvml
 
-    def reading(self, index: int) -> GpuReading:
+    def reading(self, index: int) -> GpuBeat:
         """One GPU."""
         try:
             device = self.devices.get(index)
@@ -105,7 +106,7 @@ class Nvml:
             return self.values(device)
         except Lost:
             known = self.devices.get(index)
-            return GpuReading(model=known.model if known else None, xid=OFF_THE_BUS)
+            return GpuBeat(model=known.model if known else None, xid=OFF_THE_BUS)
 
     def device(self, index: int) -> Device:
         """Begin to follow a GPU. Raises Lost."""
@@ -121,13 +122,13 @@ class Nvml:
                 events = None
         return Device(handle, events, self.ask(nvml.nvmlDeviceGetName, handle))
 
-    def values(self, device: Device) -> GpuReading:
+    def values(self, device: Device) -> GpuBeat:
         """What a GPU says. Raises Lost."""
         nvml, ask, handle = self.nvml, self.ask, device.handle
         rates = ask(nvml.nvmlDeviceGetUtilizationRates, handle)
         memory = ask(nvml.nvmlDeviceGetMemoryInfo, handle)
         power_mw = ask(nvml.nvmlDeviceGetPowerUsage, handle)
-        return GpuReading(
+        return GpuBeat(
             model=device.model,
             utilisation=None if rates is None else rates.gpu / 100,
             memory_used_gb=None if memory is None else memory.used / GB,

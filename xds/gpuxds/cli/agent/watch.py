@@ -11,11 +11,11 @@ import asyncio
 import contextlib
 import threading
 
-from gpuxds.cli.agent.heartbeat import GpuReading
 from gpuxds.cli.agent.nvml import Gpus
 from gpuxds.errors import SignalError
+from gpuxds.signals.heartbeat import GpuBeat
 
-Readings = tuple[GpuReading, ...]
+Readings = tuple[GpuBeat, ...]
 TIMEOUT_S = 2.0
 
 
@@ -44,13 +44,15 @@ class GpuWatch:
         readings, failure = None, None
         try:
             readings = self.gpus.read()
-        except Exception as error:  # whatever it is, it is the loop's to tell
+        except SignalError as error:
             failure = error
+        except Exception as error:  # a driver that trips a defect of ours costs its GPUs only
+            failure = SignalError(f"{type(error).__name__}: {error}")
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             future.get_loop().call_soon_threadsafe(tell, future, readings, failure)
 
 
-def tell(future: asyncio.Future[Readings], readings: Readings | None, failure: Exception | None) -> None:
+def tell(future: asyncio.Future[Readings], readings: Readings | None, failure: SignalError | None) -> None:
     """The answer is there."""
     if future.done():
         return
