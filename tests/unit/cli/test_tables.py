@@ -30,8 +30,9 @@ SIGNALS = {"running": 1234.0, "waiting": 999.0, "kv_usage": 1.0}
 
 def endpoint(name: str) -> dict[str, Any]:
     return {
-        "id": name, "pool": "llama", "health": "quarantined", "envoy_health": "HEALTHY", "in_eds": True,
-        "weight": 1_000_000, "gpu": {"model": "A100-80"}, "signals": SIGNALS, "load_age_s": 12.3, "reason": REASON,
+        "id": name, "pool": "llama", "cluster": "llama", "health": "quarantined", "envoy_health": "HEALTHY",
+        "in_eds": True, "weight": 1_000_000, "gpu": {"model": "A100-80"}, "signals": SIGNALS, "load_age_s": 12.3,
+        "reason": REASON,
         "product": 18.02,
         "terms": [{"name": "compensation", "value": 1.0, "why": "least request flattens weights; " * 4}],
         "inputs": [

@@ -13,7 +13,8 @@ from gpuxds.errors import ServerAway
 def row(name: str, weight: int, running: float | None, health: str = "serving") -> dict[str, Any]:
     signals = dict.fromkeys(("waiting", "kv_usage", "ttft_s", "itl_s", "latency_s", "proxy_active"))
     return {
-        "id": name, "pool": "p", "health": health, "envoy_health": "HEALTHY" if health == "serving" else "DRAINING",
+        "id": name, "pool": "p", "cluster": "p", "health": health,
+        "envoy_health": "HEALTHY" if health == "serving" else "DRAINING",
         "in_eds": True, "weight": weight, "gpu": {"model": "H100-80"}, "labels": {"zone": f"z-{name}"},
         "signals": signals | {"running": running}, "load_age_s": 0.5, "reason": "as its capacity",
     }  # fmt: skip
