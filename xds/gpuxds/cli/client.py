@@ -115,6 +115,8 @@ def why(error: Exception) -> str:
         case aiohttp.ClientConnectorError():
             code = error.os_error.errno
             return os.strerror(code) if code and code > 0 else str(error.os_error.strerror or error)
+        case aiohttp.ClientPayloadError():
+            return "it ended in the middle of its answer"
         case aiohttp.ClientResponseError():
             return "what listens there does not speak HTTP; is it the port for proxies?"
         case _:

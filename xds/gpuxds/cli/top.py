@@ -19,10 +19,12 @@ from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Static
 
 from gpuxds.cli.client import DEFAULT, Admin, fetch
+from gpuxds.cli.layout import shortened
 from gpuxds.cli.tables import age, explanation, health_text, number, overridden
 from gpuxds.errors import EnvironmentProblem, GpuxdsError
 
 REFRESH_S = 1.0
+LONGEST_ID = 24
 MARGIN = 2
 """Columns on either side of an explanation."""
 COLUMNS = ("endpoint", "pool", "health", "weight", "share", "run", "wait", "kv", "ttft", "age", "why")
@@ -75,7 +77,7 @@ def cells(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[Text | str]:
     signals = row["signals"]
     kv, ttft = signals["kv_usage"], signals["ttft_s"]
     return [
-        Text(row["id"], "bold"),
+        Text(str(shortened(row["id"], LONGEST_ID)), "bold"),
         Text(row["pool"]),
         health_text(row["health"]),
         number(row["weight"]) if serves(row) else "–",

@@ -70,11 +70,11 @@ class Agent:
     clock: Callable[[], float]
     """Seconds that never jump."""
     rng: random.Random = field(default_factory=random.Random)
-    page_outage: Outage = field(default_factory=lambda: Outage("engine", "GPUs are still reported"))
-    gpu_outage: Outage = field(default_factory=lambda: Outage("gpus", "the engine is still reported"))
+    page_outage: Outage = field(default_factory=lambda: Outage("engine", "heartbeats go on without it"))
+    gpu_outage: Outage = field(default_factory=lambda: Outage("gpus", "heartbeats go on without them"))
     server_outage: Outage = field(default_factory=lambda: Outage("server", "trying again"))
     health: str = ""
-    """As the server said last."""
+    """As the server said last; it cannot say until its first decision."""
 
     async def run(self, client: aiohttp.ClientSession) -> None:
         """Register if asked to, then beat until cancelled."""
@@ -132,9 +132,10 @@ class Agent:
         """Tell what changed, and warn when the server expects more frequent heartbeats."""
         if not self.health and answer["lost_after_s"] < 2 * self.interval_s:
             log.warning("interval.too_long", interval_s=self.interval_s, lost_after_s=answer["lost_after_s"])
-        if answer["health"] != self.health:
-            log.info("health", endpoint=self.endpoint, health=answer["health"], weight=answer["weight"])
-        self.health = answer["health"]
+        health = answer["health"]
+        if health is not None and health != self.health:
+            log.info("health", endpoint=self.endpoint, health=health, weight=answer["weight"])
+            self.health = health
 
 
 def unknown(error: GpuxdsError) -> bool:
