@@ -6,12 +6,14 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gpuxds.assets import asset
 from gpuxds.cli.app import main
+from gpuxds.cli.exits import MEANINGS
 
 AWAY = "http://127.0.0.1:1"
 POLICY = str(asset("policies", "default.yaml"))
@@ -202,3 +204,9 @@ def test_loads_per_provider_are_so_for_programs_too(
     assert status(monkeypatch, "load", "provider", "--json", "--admin", server.url) == 0
     (only,) = json.loads(capsys.readouterr().out)["providers"]
     assert (only["provider"], only["running"]) == ("nimbus", 2)
+
+
+def test_the_readme_lists_every_status() -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    for code, meaning in MEANINGS.items():
+        assert f"| {code.value} | {meaning} |" in readme

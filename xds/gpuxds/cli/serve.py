@@ -31,6 +31,9 @@ from gpuxds.snapshot.groups import group_of
 
 log = structlog.get_logger("gpuxds")
 
+GRACE_S = 1.0
+"""What is under way when the server is stopped may end within this; followers of events never would."""
+
 
 def serve(
     policy: Annotated[Path, typer.Argument(help="Policy file; reloaded when it changes.", show_default=False)],
@@ -91,7 +94,7 @@ async def run(
     server = AdsServer(xds, credentials=credentials, group_of=group, clock=steady_clock)
     engine = Engine(settings, server, steady_clock)
     engine.load()
-    runner = web.AppRunner(build(engine, api_key_file), access_log=None)
+    runner = web.AppRunner(build(engine, api_key_file), access_log=None, shutdown_timeout=GRACE_S)
     try:
         await server.start()
         await listen(runner, admin)
@@ -103,7 +106,7 @@ async def run(
         await engine.run()
     finally:
         await runner.cleanup()
-        await server.stop(grace_s=1.0)
+        await server.stop(grace_s=GRACE_S)
         log.info("stopped")
 
 
