@@ -21,7 +21,7 @@ import aiohttp
 from gpuxds.assets import asset, envoy_binary
 from gpuxds.cli.client import fetch
 from gpuxds.cli.demo.processes import Processes, require_free
-from gpuxds.errors import EnvironmentProblem
+from gpuxds.errors import EnvironmentProblem, Refused, ServerAway
 from gpuxds.fleet.endpoint import Endpoint
 from gpuxds.policy.build import endpoints
 from gpuxds.policy.loader import load
@@ -70,10 +70,10 @@ class Stage:
             response.raise_for_status()
 
     async def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
-        """The control plane's answer; None while it is down."""
+        """The control plane's answer; None while it is down or has none."""
         try:
             return await fetch(self.admin, path, body)
-        except EnvironmentProblem:
+        except (ServerAway, Refused):
             return None
 
     async def hosts(self) -> dict[str, dict[str, int]]:
