@@ -58,6 +58,15 @@ def test_what_cannot_work_is_refused_before_anything_runs(arguments: list[str], 
     assert words in str(refused)
 
 
+def test_an_address_that_is_none_ends_it_since_no_waiting_mends_that() -> None:
+    with pytest.raises(Misuse, match="is not an address"):
+        CliRunner().invoke(
+            app,
+            ["agent", "--endpoint", "a", "--engine-url", "none", "--admin", "http://x:y"],
+            catch_exceptions=False,
+        )
+
+
 def test_it_loads_nothing_of_the_control_plane() -> None:
     script = (
         "import sys, gpuxds.cli.agent.command as c; "

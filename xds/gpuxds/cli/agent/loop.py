@@ -21,13 +21,14 @@ from gpuxds.cli.agent.engine import Engine
 from gpuxds.cli.agent.registration import Registration, register
 from gpuxds.cli.agent.watch import GpuWatch, Readings
 from gpuxds.cli.client import ask
-from gpuxds.errors import Conflict, GpuxdsError, Refused, SignalError
+from gpuxds.errors import Conflict, GpuxdsError, Refused, ServerAway, SignalError
 from gpuxds.signals.heartbeat import Heartbeat
 
 log = structlog.get_logger("gpuxds")
 
 JITTER = 0.1
 LONGEST_PAUSE_S = 30.0
+SERVER_FAILURES = (ServerAway, Refused, Conflict)
 PAGE_FAILURES = (SignalError, aiohttp.ClientError, OSError, TimeoutError)
 NOT_FOUND = 404
 
@@ -58,13 +59,13 @@ class Outage:
 
 @dataclass(slots=True)
 class Agent:
-    """One endpoint's agent. A part that is None was not wanted."""
+    """One endpoint's agent. Without `engine` it reports GPUs alone."""
 
     endpoint: str
     admin: str
     interval_s: float
     engine: Engine | None
-    gpus: GpuWatch | None
+    gpus: GpuWatch
     capacity: int | None
     registration: Registration | None
     clock: Callable[[], float]
@@ -77,7 +78,7 @@ class Agent:
     """As the server said last; it cannot say until its first decision."""
 
     async def run(self, client: aiohttp.ClientSession) -> None:
-        """Register if asked to, then beat until cancelled."""
+        """Register if asked to, then beat until cancelled. Raises Misuse when the address is none."""
         failures, registered = 0, self.registration is None
         while True:
             try:
@@ -87,7 +88,7 @@ class Agent:
                 self.note(await self.send(client, await self.heartbeat(client)))
                 failures = 0
                 self.server_outage.ended()
-            except GpuxdsError as error:
+            except SERVER_FAILURES as error:
                 failures += 1
                 registered = registered and not (self.registration is not None and unknown(error))
                 self.server_outage.began(error)
@@ -113,8 +114,6 @@ class Agent:
 
     async def read_gpus(self) -> Readings | None:
         """The GPUs, or None when they cannot be read."""
-        if self.gpus is None:
-            return None
         try:
             readings = await self.gpus.read()
         except SignalError as error:
