@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -61,6 +62,7 @@ async def test_nothing_is_fetched_from_an_endpoint_that_lives_by_heartbeats(tmp_
     async with admin(tmp_path) as (client, engine):
         await client.post(ENDPOINTS, json=BEATING)
         assert "h engine" not in engine.scraper.running
+        assert "h port" in engine.scraper.running
         assert "a engine" in engine.scraper.running
 
 
@@ -79,8 +81,7 @@ async def test_an_endpoint_silent_for_lost_after_is_out_and_ramped_in_when_it_is
     async with admin(tmp_path, run=False) as (_, engine):
         clock = [time.time()]
         engine.now = lambda: clock[0]
-        engine.settings.policy_path.write_text(HEARTBEAT_POLICY)
-        engine.reload()
+        follow_heartbeats(engine)
         for name in ("h", "i", "j"):
             beat(engine, name)
         engine.ready = True
@@ -111,8 +112,7 @@ async def test_when_all_heartbeats_stop_at_once_the_fault_is_ours_and_nobody_is_
     async with admin(tmp_path, run=False) as (_, engine):
         clock = [time.time()]
         engine.now = lambda: clock[0]
-        engine.settings.policy_path.write_text(HEARTBEAT_POLICY)
-        engine.reload()
+        follow_heartbeats(engine)
         for name in ("h", "i", "j"):
             beat(engine, name)
         engine.ready = True
@@ -126,8 +126,7 @@ async def test_when_all_heartbeats_stop_at_once_the_fault_is_ours_and_nobody_is_
 
 async def test_after_a_restart_an_endpoint_has_lost_after_to_be_heard_again(tmp_path: Path) -> None:
     async with admin(tmp_path, run=False) as (_, engine):
-        engine.settings.policy_path.write_text(HEARTBEAT_POLICY)
-        engine.reload()
+        follow_heartbeats(engine)
         for name in ("h", "i", "j"):
             beat(engine, name)
         engine.ready = True
@@ -136,8 +135,7 @@ async def test_after_a_restart_an_endpoint_has_lost_after_to_be_heard_again(tmp_
     async with admin(tmp_path, run=False) as (_, engine):
         clock = [time.time()]
         engine.now = lambda: clock[0]
-        engine.settings.policy_path.write_text(HEARTBEAT_POLICY)
-        engine.reload()
+        follow_heartbeats(engine)
         engine.ready = True
         for _ in range(6):
             beat(engine, "i")
@@ -192,9 +190,25 @@ pools:
 """
 
 
+def follow_heartbeats(engine: Engine) -> None:
+    """Put the policy in force; nobody asks any ports."""
+    engine.settings.policy_path.write_text(HEARTBEAT_POLICY)
+    with mock.patch.object(engine.scraper, "apply"):
+        engine.reload()
+
+
 def beat(engine: Engine, name: str) -> None:
     """A heartbeat, without the HTTP around it."""
     from gpuxds.engine.heartbeats import beat as take
     from gpuxds.signals.heartbeat import Heartbeat
 
     take(engine, name, Heartbeat(running=1, waiting=0))
+
+
+async def test_a_beat_that_says_nothing_of_the_engine_does_not_prove_that_it_lives(tmp_path: Path) -> None:
+    async with admin(tmp_path) as (client, engine):
+        await client.post(ENDPOINTS, json=BEATING)
+        await client.post(f"{ENDPOINTS}/h/heartbeat", json={"gpus": [{"temperature_c": 50}]})
+        assert engine.store.at("h", Signal.ANSWERED) == float("-inf")
+        await client.post(f"{ENDPOINTS}/h/heartbeat", json={"running": 0})
+        assert engine.store.get("h", Signal.ANSWERED) == 1

@@ -203,3 +203,24 @@ async def test_a_defect_on_one_page_costs_that_page_only(monkeypatch: pytest.Mon
     async with scraping() as (_, store, _runner):
         await until(lambda: value(store, Signal.OUTPUT_TOKENS_RATE) >= 0, 5, "engine pages are read all the same")
         assert not value(store, Signal.XID_OUT) >= 0
+
+
+async def test_the_port_is_asked_when_heartbeats_say_nothing_of_the_engine() -> None:
+    async with scraping() as (_, store, runner):
+        port = runner.addresses[0][1]
+        policy = load_text(
+            f"version: 1\npools: [{{name: p, endpoints: [{{id: a, address: '127.0.0.1:{port}', gpu: {{model: L4}}, "
+            "metrics: {source: heartbeat}}]}]\n"
+            "signals: {engine: {interval: 100ms}, heartbeat: {stale_after: 100ms}}\n"
+            "health: {probe_timeout: 200ms}\n",
+            "t.yaml",
+        ).policy
+        async with Scraper(store, now=time.time, rng=random.Random(1), on_event=lambda: None) as scraper:
+            store.sync([])
+            store.sync(["a"])
+            scraper.apply(endpoints(policy), policy)
+            assert list(scraper.running) == ["a port"], "its page is fetched"
+            store.record("a", {Signal.HEARTBEAT: 1.0}, time.time())
+            await until(lambda: value(store, Signal.ANSWERED) == 1, 5, "the port answers")
+            await runner.cleanup()
+            await until(lambda: value(store, Signal.PROBE_REFUSALS) >= 1, 5, "the port refuses")

@@ -3,6 +3,9 @@
 A beat is written to the signals and waits for the next decision, so that thousands a second cost little; only one
 from an endpoint that was silent brings the decision forward. An endpoint that lives by heartbeats and was known
 before a restart of ours is given `lost_after` to be heard again: that we were away is no fault of its own.
+
+A beat proves that the host lives, and the engine only when it says something of it; when it does not, the scraper
+asks the serving port.
 """
 
 from __future__ import annotations
@@ -49,7 +52,8 @@ def beat(engine: Engine, endpoint_id: str, said: Heartbeat) -> None:
     now, health = engine.now(), engine.policy.health
     before = engine.store.at(endpoint_id, Signal.HEARTBEAT)
     signals = signals_of(said, health.quarantine_xids, health.drain_xids)
-    alive = {} if endpoint.metrics.scraped else ALIVE
+    of_engine = any(value is not None for value in (said.running, said.waiting, said.kv_usage))
+    alive = ALIVE if of_engine and not endpoint.metrics.scraped else {}
     engine.store.record(endpoint_id, {**signals, **alive, Signal.HEARTBEAT: 1.0}, now)
     if said.model is not None or said.adapters is not None:
         engine.heartbeats.served[endpoint_id] = Served(said.model, tuple(said.adapters or ()))

@@ -79,7 +79,17 @@ class GpuTarget:
     drain_xids: frozenset[int]
 
 
-Target = EngineTarget | GpuTarget
+@dataclass(frozen=True, slots=True)
+class BeatTarget:
+    """The serving port of an endpoint that lives by heartbeats, asked when they say nothing of the engine."""
+
+    endpoint: Endpoint
+    cadence: Cadence
+    stale_after_s: float
+    probe_timeout_s: float
+
+
+Target = EngineTarget | GpuTarget | BeatTarget
 Step = Callable[[str], Awaitable[None]]
 
 
@@ -133,7 +143,7 @@ class Scraper:
         interval_s = target.cadence.interval_s
         spread_s = min(interval_s, FIRST_SPREAD_S, SPREAD_PER_TARGET_S * len(self.running))
         await asyncio.sleep(self.rng.uniform(0, spread_s))
-        step = self.engine_step(target) if isinstance(target, EngineTarget) else self.gpu_step(target)
+        step = self.step_of(target)
         while True:
             started = self.now()
             try:
@@ -147,6 +157,16 @@ class Scraper:
             if key in self.failing:
                 pause_s = interval_s
             await asyncio.sleep(max(0.0, pause_s - took_s))
+
+    def step_of(self, target: Target) -> Step:
+        """What is done once an interval."""
+        match target:
+            case EngineTarget():
+                return self.engine_step(target)
+            case GpuTarget():
+                return self.gpu_step(target)
+            case BeatTarget():
+                return self.beat_step(target)
 
     async def page(self, key: str, url: str, cadence: Cadence) -> bytes | None:
         """The page, or None when it cannot be had; says so once."""
@@ -214,6 +234,26 @@ class Scraper:
             if answer is Answer.REFUSED:
                 return
 
+    def beat_step(self, target: BeatTarget) -> Step:
+        """One question to the port of an endpoint whose heartbeats came once and say nothing of the engine now.
+
+        Its host may be out of our reach, so a port that does not answer proves nothing; one that refuses does.
+        """
+        endpoint, store = target.endpoint, self.store
+
+        async def step(_: str) -> None:
+            heard_s = self.now() - store.at(endpoint.id, Signal.RUNNING)
+            if heard_s <= target.stale_after_s or store.at(endpoint.id, Signal.HEARTBEAT) == float("-inf"):
+                return
+            answer = await probe(self.probes, endpoint, target.probe_timeout_s)
+            if answer is Answer.ALIVE:
+                store.record(endpoint.id, ALIVE, self.now())
+            elif answer is Answer.REFUSED:
+                store.add(endpoint.id, Signal.PROBE_REFUSALS, self.now())
+                self.on_event()
+
+        return step
+
     def gpu_step(self, target: GpuTarget) -> Step:
         """One fetch of a DCGM page, read for each endpoint on it."""
         readers = {
@@ -248,6 +288,10 @@ def targets(endpoints: tuple[Endpoint, ...], policy: Policy) -> dict[str, Target
                 endpoint, engines[endpoint.pool], Cadence.of(spec.engine), spec.ewma, health.probe_timeout,
                 health.timeouts_to_fail,
             )  # fmt: skip
+        else:
+            found[f"{endpoint.id} port"] = BeatTarget(
+                endpoint, Cadence.of(spec.engine), spec.heartbeat.stale_after, health.probe_timeout
+            )
         if endpoint.metrics.gpu_url:
             by_url.setdefault(endpoint.metrics.gpu_url, []).append(endpoint)
     out_xids, drain_xids = frozenset(health.quarantine_xids), frozenset(health.drain_xids)
