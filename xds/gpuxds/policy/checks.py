@@ -156,6 +156,24 @@ def gpu_findings(policy: Policy, path: Path, gpu: GpuSpec, *, has_capacity: bool
         yield Finding((*path, "model"), text, "warning")
 
 
+def large_requests_have_somewhere_to_run(policy: Policy) -> Iterator[Finding]:
+    """A pool with large requests has, or may get, an endpoint with the memory."""
+    for index, pool in enumerate(policy.pools):
+        spec = pool.large_requests
+        if spec is None or pool.file_sd:
+            continue
+        sizes_gb = [
+            (endpoint.gpu.memory_gb or memory_of(endpoint.gpu.model, policy.gpu_models) or 0) * endpoint.gpu.count
+            for endpoint in pool.endpoints
+        ]
+        if max(sizes_gb, default=0) < spec.min_memory_gb:
+            text = (
+                f"no endpoint of pool {pool.name!r} has {spec.min_memory_gb:g} GB; "
+                "every large request would be answered with 503"
+            )
+            yield Finding(("pools", index, "large_requests"), text, "warning")
+
+
 def hashes_have_a_key(policy: Policy) -> Iterator[Finding]:
     """Consistent hashing needs exactly one key."""
     for index, pool in enumerate(policy.pools):
@@ -223,6 +241,7 @@ CHECKS: tuple[Callable[[Policy], Iterator[Finding]], ...] = (
     addresses_are_usable,
     envoy_takes_it,
     gpus_are_known,
+    large_requests_have_somewhere_to_run,
     hashes_have_a_key,
     signals_make_sense,
     groups_name_pools,

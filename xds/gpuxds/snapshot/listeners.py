@@ -35,6 +35,14 @@ from gpuxds.policy.slices import Slice
 from gpuxds.policy.strategies import ConsistentHash
 from gpuxds.snapshot.bootstrap import UPSTREAM
 from gpuxds.snapshot.clusters import ADS
+from gpuxds.snapshot.estimate import (
+    estimate_filters,
+    estimate_replies,
+    headers_of_ours,
+    prepare,
+    removed_at_the_door,
+)
+from gpuxds.snapshot.large import large_replies, large_route
 from gpuxds.snapshot.model import CLUSTER, LISTENER, ROUTES, Resource
 from gpuxds.snapshot.versions import resource
 
@@ -85,7 +93,9 @@ def connection_manager(policy: Policy) -> hcm.HttpConnectionManager:
     return hcm.HttpConnectionManager(
         stat_prefix=NAME,
         rds=hcm.Rds(config_source=ADS, route_config_name=NAME),
-        http_filters=[router_filter()],
+        early_header_mutation_extensions=removed_at_the_door(*headers_of_ours(policy)),
+        http_filters=[*estimate_filters(policy), router_filter()],
+        local_reply_config=local_replies(policy),
         access_log=access_logs(policy),
         use_remote_address=True,
         normalize_path=True,
@@ -94,6 +104,12 @@ def connection_manager(policy: Policy) -> hcm.HttpConnectionManager:
         request_headers_timeout=timedelta(seconds=HEADERS_TIMEOUT_S),
         common_http_protocol_options=core.HttpProtocolOptions(idle_timeout=timedelta(seconds=LONGEST_SILENCE_S)),
     )
+
+
+def local_replies(policy: Policy) -> hcm.LocalReplyConfig | None:
+    """What Envoy answers by itself; None: its own words."""
+    mappers = [*large_replies(policy), *estimate_replies(policy)]
+    return hcm.LocalReplyConfig(mappers=mappers) if mappers else None
 
 
 def router_filter() -> hcm.HttpFilter:
@@ -126,10 +142,10 @@ def standard_output() -> accesslog.AccessLog:
     )
 
 
-def routes(pools: Sequence[PoolSpec], slices: Mapping[str, Sequence[Slice]]) -> Resource:
+def routes(policy: Policy, pools: Sequence[PoolSpec], slices: Mapping[str, Sequence[Slice]]) -> Resource:
     """Which path prefix goes to which pool; the longest prefix first, since Envoy takes the first match."""
     ordered = sorted(pools, key=lambda pool: (-len(pool.match.prefix), pool.name))
-    made = [route for pool in ordered for route in routes_of(pool, slices[pool.name])]
+    made = [route for pool in ordered for route in prepare(policy, pool, routes_of(pool, slices[pool.name]))]
     host = route_v3.VirtualHost(name="all", domains=["*"], routes=made)
     message = route_v3.RouteConfiguration(name=NAME, virtual_hosts=[host], validate_clusters=False)
     needed = [name for pool in ordered for name in (pool.name, *(part.cluster for part in slices[pool.name]))]
@@ -139,8 +155,10 @@ def routes(pools: Sequence[PoolSpec], slices: Mapping[str, Sequence[Slice]]) -> 
 def routes_of(pool: PoolSpec, slices: Sequence[Slice]) -> list[route_v3.Route]:
     """The routes of one pool, the most particular first; the last one takes every request to its prefix."""
     reserved = [reserved_route(pool, part, part.reservation) for part in slices if part.reservation]
+    others = [part.cluster for part in slices if part.reservation is None]
+    large = [large_route(pool, cluster, action(pool, cluster)) for cluster in others]
     match = route_v3.RouteMatch(prefix=pool.match.prefix)
-    return [*reserved, route_v3.Route(name=pool.name, match=match, route=action(pool, pool.name))]
+    return [*reserved, *large, route_v3.Route(name=pool.name, match=match, route=action(pool, pool.name))]
 
 
 def reserved_route(pool: PoolSpec, part: Slice, reservation: Reservation) -> route_v3.Route:

@@ -1,0 +1,156 @@
+"""The script that estimates tokens, run by LuaJIT as in Envoy, against a parser of JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuxds.policy.loader import load_text
+from gpuxds.snapshot.estimate import settings
+from support.lua import Answered, Handle, script
+
+KEYS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens")
+POLICY = """
+version: 1
+pools:
+  - name: a
+    large_requests: {extra}
+    endpoints: [{{id: x, address: '10.0.0.1:80', gpu: {{model: L4}}}}]
+estimate: {estimate}
+"""
+
+
+def estimate(body: bytes | None, headers: dict[str, str] | None = None, **spec: Any) -> int:
+    policy = load_text(POLICY.format(extra="{}", estimate=json.dumps(spec)), "p.yaml").policy
+    handle = Handle(headers or {}, body)
+    script("estimate", settings(policy)).envoy_on_request(handle)
+    return int(handle.sent["x-gpuxds-estimated-tokens"])
+
+
+def prompt_of(body: bytes) -> float:
+    return len(body) / 4
+
+
+def found(value: Any) -> list[float]:
+    """Every length of an answer that a document asks for, at any depth."""
+    if isinstance(value, dict):
+        own = [float(number) for key, number in value.items() if key in KEYS and type(number) in (int, float)]
+        return own + [number for item in value.values() for number in found(item)]
+    if isinstance(value, list):
+        return [number for item in value for number in found(item)]
+    return []
+
+
+TRICKS = ['"max_tokens": 9', '\\"max_tokens\\": 9', "max_tokens", "_tokens", 'x","max_tokens":9,"y":"']
+LETTERS = st.sampled_from('ab "\\:,{}_é中\n') | st.characters(codec="utf-8")
+TEXTS = st.text(LETTERS, max_size=30) | st.sampled_from(TRICKS)
+NUMBERS = st.integers(0, 100_000) | st.floats(0, 1e5, allow_nan=False)
+NAMES = st.sampled_from([*KEYS, "tokens", "min_tokens", "my_max_tokens", "prompt"]) | TEXTS
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    st.dictionaries(NAMES, VALUES, max_size=6),
+    st.booleans(),
+    st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", " :\t")]),
+)
+def test_what_the_search_finds_is_what_a_parser_finds(
+    document: dict[str, Any], ascii_only: bool, separators: tuple[str, str]
+) -> None:
+    body = json.dumps(document, ensure_ascii=ascii_only, separators=separators).encode()
+    answer = max(found(document), default=0) or 256
+    assert estimate(body) == max(1, math.ceil(prompt_of(body) + answer))
+
+
+@given(st.sampled_from(KEYS), st.integers(1, 1_000_000), st.data())
+def test_a_key_cannot_be_hidden_by_escapes(key: str, tokens: int, data: st.DataObject) -> None:
+    hidden = "".join(
+        f"\\u{ord(letter):04x}" if data.draw(st.booleans(), label=letter) else letter for letter in key
+    )
+    body = f'{{"{hidden}": {tokens}}}'.encode()
+    assert json.loads(body) == {key: tokens}
+    assert estimate(body) == math.ceil(prompt_of(body) + tokens)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_no_body_makes_the_script_fail(body: bytes) -> None:
+    assert 1 <= estimate(b'{"max_tokens": ' + body) <= 1_000_000_000
+    assert estimate(body) >= 1
+
+
+CASES = [
+    (b'{"max_tokens": null}', 256, "null is no number"),
+    (b'{"max_tokens": -5}', 256, "an engine refuses it"),
+    (b'{"max_tokens": 0}', 256, "an engine refuses it"),
+    (b'{"max_tokens": "700"}', 700, "engines take numbers in quotes"),
+    (b'{"max_tokens": 7e2}', 700, "as JSON writes numbers"),
+    (b'{"max_tokens": 1e999}', 10**9, "as much as can be said"),
+    (b'{"max_tokens": 12, "max_tokens": 700}', 700, "parsers differ on which of two counts"),
+    (b'{"a": {"max_tokens": 700}, "max_tokens": 1}', 700, "the largest counts"),
+    (b'{"my_max_tokens": 700}', 256, "another key"),
+    (b'{"max_tokens": {"type": "integer"}}', 256, "the schema of a tool"),
+    (b'"max_tokens" : 700 and no JSON', 700, "invalid JSON is searched all the same"),
+    (b"", 256, "an empty body"),
+]
+
+
+@pytest.mark.parametrize(("body", "answer", "why"), CASES, ids=[case[2] for case in CASES])
+def test_the_answer_asked_for(body: bytes, answer: int, why: str) -> None:
+    assert estimate(body) == min(10**9, math.ceil(prompt_of(body) + answer)), why
+
+
+def test_a_request_without_a_body_counts_as_one_token() -> None:
+    assert estimate(None) == 1
+
+
+def test_the_policy_says_what_a_byte_and_an_unstated_answer_are_worth() -> None:
+    assert estimate(b"x" * 1000, tokens_per_byte=0.5, default_max_tokens=0) == 500
+
+
+def test_long_bodies_are_searched_at_both_ends_only() -> None:
+    start, end, middle = (
+        b'{"max_tokens": 700, "prompt": "',
+        b'", "max_tokens": 700}',
+        b'", "max_tokens": 700, "p": "',
+    )
+    long = b"x" * 50_000
+    assert estimate(start + long) == math.ceil(prompt_of(start + long) + 700)
+    assert estimate(long + end) == math.ceil(prompt_of(long + end) + 700)
+    assert estimate(long + middle + long) == math.ceil(prompt_of(long + middle + long) + 256)
+
+
+def test_a_body_that_could_still_be_small_is_searched_as_a_whole() -> None:
+    policy = load_text(POLICY.format(extra="{over_tokens: 100000}", estimate="{}"), "p.yaml").policy
+    assert settings(policy)["searched_bytes"] == 400_000
+
+
+TRUSTED = [("500", 500), ("1", 1), ("99999999999", 10**9), ("0", None), ("-1", None), ("many", None), ("", None)]
+
+
+@pytest.mark.parametrize(("said", "expected"), TRUSTED)
+def test_a_trusted_header_is_believed_when_it_is_a_number(said: str, expected: int | None) -> None:
+    body = b'{"max_tokens": 700}'
+    own = math.ceil(prompt_of(body) + 700)
+    assert estimate(body, {"x-cost": said}, trust_header="x-cost") == (expected or own)
+    assert estimate(body, {"x-cost": said}) == own
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "deflate", "gzip, br"])
+def test_what_cannot_be_read_is_refused_in_the_shape_clients_expect(encoding: str) -> None:
+    with pytest.raises(Answered) as refused:
+        estimate(b"x", {"content-encoding": encoding})
+    assert refused.value.headers[":status"] == "415"
+    assert set(json.loads(refused.value.body)["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_plain_body_may_say_that_it_is_plain() -> None:
+    assert estimate(b"x" * 400, {"content-encoding": "identity"}) == 356

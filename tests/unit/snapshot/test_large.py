@@ -1,0 +1,115 @@
+"""Large requests: what is generated for them, and that nothing is for a policy without them."""
+
+from __future__ import annotations
+
+import pytest
+from envoy_data_plane.envoy.config.listener import v3 as listener_v3
+from envoy_data_plane.envoy.config.route import v3 as route_v3
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
+from google.protobuf.any_pb2 import Any as AnyMessage
+
+from gpuxds.policy.build import endpoints
+from gpuxds.policy.loader import load_text
+from gpuxds.policy.model import Policy
+from gpuxds.policy.slices import slices_of
+from gpuxds.snapshot.estimate import FILTERS
+from gpuxds.snapshot.model import CLUSTER, LISTENER, ROUTES, Resource
+from gpuxds.snapshot.resources import config
+
+TEXT = """
+version: 1
+pools:
+  - {{name: a, match: {{prefix: /a}}, {a} endpoints: [{{id: x, address: '10.0.0.1:80', gpu: {{model: H100-80}}}}]}}
+  - {{name: b, match: {{prefix: /b}}, {b} endpoints: [{{id: y, address: '10.0.0.2:80', gpu: {{model: L4}}}}]}}
+"""
+
+
+def policy(a: str = "", b: str = "", extra: str = "") -> Policy:
+    return load_text(TEXT.format(a=a, b=b) + extra, "p.yaml").policy
+
+
+def value(resource: Resource) -> bytes:
+    return AnyMessage.FromString(resource.any_bytes).value
+
+
+def manager(spec: Policy) -> hcm.HttpConnectionManager:
+    message = listener_v3.Listener.parse(value(config(spec, None, {})[LISTENER].resources["gpuxds"]))
+    packed = message.filter_chains[0].filters[0].typed_config
+    assert packed is not None
+    return hcm.HttpConnectionManager.parse(packed.value)
+
+
+def routes(spec: Policy) -> list[route_v3.Route]:
+    parts = [part for pool in spec.pools for part in slices_of(pool, endpoints(spec), [])]
+    made = config(spec, None, {}, parts)[ROUTES].resources["gpuxds"]
+    return route_v3.RouteConfiguration.parse(value(made)).virtual_hosts[0].routes
+
+
+def test_a_policy_without_large_requests_generates_nothing_for_them() -> None:
+    plain = manager(policy())
+    assert [found.name for found in plain.http_filters] == ["envoy.filters.http.router"]
+    assert plain.local_reply_config is None
+    assert plain.early_header_mutation_extensions == []
+    for route in routes(policy()):
+        assert route.request_body_buffer_limit is None
+        assert route.typed_per_filter_config == {}
+        assert route.request_headers_to_add == []
+    assert set(config(policy(), None, {})[CLUSTER].resources) == {"a", "b"}
+
+
+def test_exactly_the_limit_is_small_and_one_more_is_large() -> None:
+    found = routes(policy(a="large_requests: {over_tokens: 1000},"))
+    assert [route.name for route in found] == ["a/large", "a", "b"]
+    assert found[0].match is not None
+    (header,) = found[0].match.headers
+    assert header.range_match is not None
+    assert (header.name, header.range_match.start) == ("x-gpuxds-estimated-tokens", 1001)
+    assert found[0].route is not None
+    assert found[0].route.cluster == "a/large"
+
+
+def test_only_bodies_of_pools_that_ask_are_read() -> None:
+    large, small, other = routes(policy(a="large_requests: {},"))
+    for route in (large, small):
+        assert route.request_body_buffer_limit == 10_485_760
+        assert route.typed_per_filter_config == {}
+    assert other.request_body_buffer_limit is None
+    assert set(other.typed_per_filter_config) == set(FILTERS)
+
+
+def test_a_client_cannot_set_the_header_unless_it_is_the_one_that_is_trusted() -> None:
+    ours = "large_requests: {},"
+    assert len(manager(policy(a=ours)).early_header_mutation_extensions) == 1
+    other = "estimate: {trust_header: x-cost}"
+    assert len(manager(policy(a=ours, extra=other)).early_header_mutation_extensions) == 1
+    trusted = "estimate: {trust_header: x-gpuxds-estimated-tokens}"
+    assert manager(policy(a=ours, extra=trusted)).early_header_mutation_extensions == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: large_requests: {over_tokens: -1},", "over_tokens: -1 must be at least 0"),
+        ("a: large_requests: {min_memory_gb: 0},", "min_memory_gb: 0 must be greater than 0"),
+        ("a: large_requests: {over_token: 1},", "unknown key 'over_token'; did you mean 'over_tokens'?"),
+        ("a: large_requests: {retry_after: 10},", "10 is not a duration"),
+        ("estimate: {max_body_bytes: 10}", "max_body_bytes: 10 must be at least 65536"),
+        ("estimate: {tokens_per_byte: 0}", "tokens_per_byte: 0 must be greater than 0"),
+        ("estimate: {trust_header: X-Cost}", "trust_header: 'X-Cost' must match"),
+    ],
+)
+def test_a_wrong_limit_is_named_with_its_place(text: str, expected: str) -> None:
+    from gpuxds.errors import PolicyError
+
+    pool, extra = (text[3:], "") if text.startswith("a: ") else ("", text)
+    with pytest.raises(PolicyError) as refused:
+        policy(a=pool, extra=extra)
+    (problem,) = refused.value.problems
+    assert problem.line > 1
+    assert expected in str(problem)
+
+
+def test_a_pool_without_the_memory_for_its_large_requests_is_asked_about() -> None:
+    loaded = load_text(TEXT.format(a="", b="large_requests: {},"), "p.yaml")
+    (warning,) = loaded.warnings
+    assert "no endpoint of pool 'b' has 80 GB" in warning.message
