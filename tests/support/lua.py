@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from lupa import luajit21
 
-from gpuxds.assets import asset
-from gpuxds.snapshot.lua import Literal, literal
+from gpuxds.snapshot.lua import Literal, source
 
 
 class Answered(Exception):
@@ -25,12 +24,11 @@ class Answered(Exception):
 class Handle:
     """What a script sees of a request or an answer."""
 
-    sent: dict[str, str]
+    sent: dict[str, Any]
     """Headers; changes are made here."""
     content: bytes | None = None
     changed: str | None = None
     """The body that the script put in place of another."""
-    marks: dict[str, Any] = field(default_factory=dict)
 
     def headers(self) -> Headers:
         return Headers(self.sent)
@@ -44,13 +42,24 @@ class Handle:
 
 @dataclass
 class Headers:
-    """Envoy's header map."""
+    """Envoy's header map; a header with several values is a list here."""
 
-    all: dict[str, str]
+    all: dict[str, str | list[str]]
+
+    def values(self, name: bytes) -> list[str]:
+        found = self.all.get(name.decode(), [])
+        return [found] if isinstance(found, str) else found
 
     def get(self, name: bytes) -> bytes | None:
-        found = self.all.get(name.decode())
-        return None if found is None else found.encode()
+        found = self.values(name)
+        return ",".join(found).encode() if found else None
+
+    def getNumValues(self, name: bytes) -> int:
+        return len(self.values(name))
+
+    def getAtIndex(self, name: bytes, index: float) -> bytes | None:
+        found = self.values(name)
+        return found[int(index)].encode() if 0 <= index < len(found) else None
 
     def replace(self, name: bytes, value: bytes) -> None:
         self.all[name.decode()] = value.decode()
@@ -77,15 +86,15 @@ class Body:
         self.of.changed = text.decode()
 
 
-def script(name: str, settings: Mapping[str, Literal]) -> Any:
-    """The globals of `envoy/NAME.lua` with these settings."""
-    return loaded(name, literal(settings))
+def script(names: Sequence[str], settings: Mapping[str, Literal]) -> Any:
+    """The global functions of these scripts of `envoy/` with these settings."""
+    return loaded(source(names, settings))
 
 
 @cache
-def loaded(name: str, settings: str) -> Any:
+def loaded(text: str) -> Any:
     runtime = luajit21.LuaRuntime(encoding=None, unpack_returned_tuples=True)
-    runtime.execute(f"local settings = {settings}\n{asset('envoy', f'{name}.lua').read_text()}".encode())
+    runtime.execute(text.encode())
     return Functions(runtime.globals())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ estimate: {estimate}
 def estimate(body: bytes | None, headers: dict[str, str] | None = None, **spec: Any) -> int:
     policy = load_text(POLICY.format(extra="{}", estimate=json.dumps(spec)), "p.yaml").policy
     handle = Handle(headers or {}, body)
-    script("estimate", settings(policy)).envoy_on_request(handle)
+    script(["estimate"], settings(policy)).envoy_on_request(handle)
     return int(handle.sent["x-gpuxds-estimated-tokens"])
 
 
@@ -39,11 +40,22 @@ def prompt_of(body: bytes) -> float:
 def found(value: Any) -> list[float]:
     """Every length of an answer that a document asks for, at any depth."""
     if isinstance(value, dict):
-        own = [float(number) for key, number in value.items() if key in KEYS and type(number) in (int, float)]
-        return own + [number for item in value.values() for number in found(item)]
+        own = [number(item) for key, item in value.items() if key in KEYS]
+        return own + [length for item in value.values() for length in found(item)]
     if isinstance(value, list):
-        return [number for item in value for number in found(item)]
+        return [length for item in value for length in found(item)]
     return []
+
+
+def number(value: Any) -> float:
+    """A length as engines read it, which take numbers in quotes; 0 for what is none."""
+    if isinstance(value, str):
+        begins = re.match(r"[0-9.eE+-]*", value)
+        try:
+            return float(begins[0]) if begins else 0.0
+        except ValueError:
+            return 0.0
+    return float(value) if type(value) in (int, float) else 0.0
 
 
 TRICKS = ['"max_tokens": 9', '\\"max_tokens\\": 9', "max_tokens", "_tokens", 'x","max_tokens":9,"y":"']

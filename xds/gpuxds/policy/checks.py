@@ -14,11 +14,13 @@ from urllib.parse import urlsplit
 
 from gpuxds.policy.build import split_address
 from gpuxds.policy.gpus import PRIORS, memory_of
-from gpuxds.policy.model import EndpointSpec, EngineSignals, GpuSpec, Policy, PoolSpec
+from gpuxds.policy.model import EndpointSpec, EngineSignals, GpuSpec, Policy, PoolSpec, TenantLimits, TenantsSpec
 from gpuxds.policy.positions import Path, dotted
 from gpuxds.policy.strategies import ConsistentHash
+from gpuxds.policy.tenants import KINDS, limits_of, merged
 
 MEMORY_TOLERANCE = 0.15
+LONGEST_TENANT = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,40 @@ def large_requests_have_somewhere_to_run(policy: Policy) -> Iterator[Finding]:
             yield Finding(("pools", index, "large_requests"), text, "warning")
 
 
+def tenants_can_be_told_apart(policy: Policy) -> Iterator[Finding]:
+    """Tenants have one way to be told apart, their keys are their own, and somebody has a limit."""
+    spec = policy.tenants
+    if spec is None:
+        return
+    if (spec.header is None) == (spec.api_key_header is None):
+        yield Finding(("tenants",), "give either header or api_key_header: what tells tenants apart")
+    if limits_of(spec, "requests") is None and limits_of(spec, "tokens") is None:
+        text = "nobody has a limit; give requests_per_second or tokens_per_second, for default or for an override"
+        yield Finding(("tenants",), text)
+    yield from bursts_have_a_rate(("tenants", "default"), spec.default, spec)
+    owners: dict[str, str] = {}
+    for name, own in spec.overrides.items():
+        place: Path = ("tenants", "overrides", name)
+        yield from bursts_have_a_rate(place, own, spec)
+        if not name or len(name) > LONGEST_TENANT:
+            yield Finding(place, f"a tenant's name has 1 to {LONGEST_TENANT} characters")
+        if spec.api_key_header is not None and not own.key_sha256:
+            yield Finding(place, f"no key_sha256, so that no request can be known to be of {name!r}")
+        if spec.api_key_header is None and own.key_sha256:
+            yield Finding((*place, "key_sha256"), "keys are not looked at; give api_key_header instead of header")
+        for position, key in enumerate(own.key_sha256):
+            if owners.setdefault(key, name) != name:
+                yield Finding((*place, "key_sha256", position), f"is a key of {owners[key]!r} too")
+
+
+def bursts_have_a_rate(path: Path, limits: TenantLimits, spec: TenantsSpec) -> Iterator[Finding]:
+    """A burst without a rate would limit nothing."""
+    for kind in KINDS:
+        rate = getattr(merged(spec.default, limits, kind), f"{kind}_per_second")
+        if getattr(limits, f"{kind}_burst") is not None and rate is None:
+            yield Finding((*path, f"{kind}_burst"), f"there is no {kind}_per_second that it would belong to")
+
+
 def hashes_have_a_key(policy: Policy) -> Iterator[Finding]:
     """Consistent hashing needs exactly one key."""
     for index, pool in enumerate(policy.pools):
@@ -242,6 +278,7 @@ CHECKS: tuple[Callable[[Policy], Iterator[Finding]], ...] = (
     envoy_takes_it,
     gpus_are_known,
     large_requests_have_somewhere_to_run,
+    tenants_can_be_told_apart,
     hashes_have_a_key,
     signals_make_sense,
     groups_name_pools,

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gpuxds.policy.strategies import GpuAware, Strategy
-from gpuxds.policy.units import Duration
+from gpuxds.policy.units import Duration, Sha256
 
 LARGEST_CAPACITY = 1_000_000
 ID_PATTERN = r"^[A-Za-z0-9_.:/@\[\]-]{1,128}$"
@@ -341,6 +341,48 @@ class EstimateSpec(Model):
     themselves. Requests without a usable number are estimated. Default: no header is trusted."""
 
 
+class TenantLimits(Model):
+    """How much a tenant may ask for."""
+
+    requests_per_second: float | None = Field(None, gt=0, le=1_000_000)
+    """Requests per second that it may go on sending. Default: no limit; of an override: that of `default`."""
+    requests_burst: int | None = Field(None, ge=1, le=1_000_000_000)
+    """Requests it may send at once after a pause. Default: what 10 s bring, at least 1: a page that loads, a batch
+    that begins."""
+    tokens_per_second: float | None = Field(None, gt=0, le=1_000_000_000)
+    """Estimated tokens per second, prompt and answer. Default: no limit; of an override: that of `default`."""
+    tokens_burst: int | None = Field(None, ge=1, le=1_000_000_000)
+    """Estimated tokens at once after a pause; a request estimated above it is never let through. Default: what 60 s
+    bring, which is how providers count tokens per minute."""
+
+
+class TenantOverride(TenantLimits):
+    """Limits of one tenant in place of the default ones; null is no limit."""
+
+    key_sha256: list[Sha256] = Field(default_factory=list)
+    """SHA-256 of its API keys, in hexadecimal: `printf %s "$KEY" | sha256sum`. Needed when tenants are told by
+    their keys."""
+
+
+class TenantsSpec(Model):
+    """Who sends requests, and how much each may ask for. Each Envoy counts for itself."""
+
+    header: str | None = Field(None, pattern=r"^[a-z0-9!#$%&'*+.^_`|~-]+$")
+    """Request header that names the tenant, in lower case; a gateway before Envoy must set it, since clients can
+    write what they like. Give this or `api_key_header`."""
+    api_key_header: str | None = Field(None, pattern=r"^[a-z0-9!#$%&'*+.^_`|~-]+$")
+    """Request header with the tenant's API key, for example authorization; `Bearer` before the key is left out."""
+    proxies: int = Field(1, ge=1, le=10_000)
+    """Envoys that the traffic is spread over: each allows this fraction of every limit. 1: limits are per Envoy."""
+    default: TenantLimits = TenantLimits()
+    """Limits of every tenant without an override, each for itself; requests that name nobody are one tenant."""
+    overrides: dict[str, TenantOverride] = Field(default_factory=dict)
+    """Limits of tenants by name; what one does not state it takes from `default`."""
+    max_unknown: int = Field(10_000, ge=1, le=1_000_000)
+    """Tenants without an override that an Envoy keeps count of; beyond that the one unheard for longest starts
+    afresh. 10,000: about 5 MB."""
+
+
 class NodeGroupSpec(Model):
     """Proxies that see some pools only."""
 
@@ -363,6 +405,8 @@ class Policy(Model):
     """Where Envoy listens."""
     estimate: EstimateSpec = EstimateSpec()
     """How Envoy estimates the tokens of a request."""
+    tenants: TenantsSpec | None = None
+    """Who sends requests, and how much each may ask for. Default: nobody is limited."""
     pools: list[PoolSpec] = Field(min_length=1)
     """The pools, each an Envoy cluster."""
     signals: SignalsSpec = SignalsSpec()

@@ -1,4 +1,4 @@
-"""Units as people write them: durations such as `500ms`, `5s`, `5m`, read into seconds."""
+"""Values as people write them: durations such as `500ms`, `5s`, `5m`, read into seconds; hashes."""
 
 from __future__ import annotations
 
@@ -21,6 +21,20 @@ def parse_duration(value: object) -> float:
         raise ValueError(f"{value!r} is longer than 30 days")
     raise ValueError(f"{value!r} is not a duration; write a number with a unit: 500ms, 5s, 5m, 1h")
 
+
+def parse_sha256(value: object) -> str:
+    """64 hexadecimal digits. Raises ValueError, which does not repeat what may be a key by mistake."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        return value.lower()
+    raise ValueError("must be 64 hexadecimal digits in quotes: the SHA-256 of the key, not the key itself")
+
+
+Sha256 = Annotated[
+    str,
+    BeforeValidator(parse_sha256),
+    Field(json_schema_extra={"type": "string", "pattern": "^[0-9a-fA-F]{64}$"}),
+]
+"""A hash in lower case."""
 
 Duration = Annotated[
     float,

@@ -25,6 +25,7 @@ from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutatio
 from envoy_data_plane.google.protobuf import Any as PackedMessage
 
 from gpuxds.policy.model import Policy, PoolSpec
+from gpuxds.policy.tenants import counts_tokens
 from gpuxds.snapshot.lua import Literal, lua_filter
 from gpuxds.snapshot.replies import error_reply, has_status
 
@@ -35,21 +36,21 @@ WINDOW_BITS = 15
 LEAST_SEARCHED_BYTES = 16_384
 
 
-def counts_tokens(pool: PoolSpec) -> bool:
+def read(policy: Policy, pool: PoolSpec) -> bool:
     """Whether anything asks for the tokens of requests to a pool."""
-    return pool.large_requests is not None
+    return pool.large_requests is not None or counts_tokens(policy)
 
 
 def estimates(policy: Policy) -> bool:
     """Whether anything asks for the tokens of any request."""
-    return any(counts_tokens(pool) for pool in policy.pools)
+    return any(read(policy, pool) for pool in policy.pools)
 
 
 def estimate_filters(policy: Policy) -> list[hcm.HttpFilter]:
     """What reads a body and sets the header; nothing when nobody asks."""
     if not estimates(policy):
         return []
-    return [gunzip(), lua_filter(FILTERS[1], "estimate", settings(policy))]
+    return [gunzip(), lua_filter(FILTERS[1], ["estimate"], settings(policy))]
 
 
 def settings(policy: Policy) -> dict[str, Literal]:
@@ -85,18 +86,18 @@ def gunzip() -> hcm.HttpFilter:
     return hcm.HttpFilter(name=FILTERS[0], typed_config=PackedMessage.pack(message))
 
 
+def estimate_headers(policy: Policy) -> list[str]:
+    """Request headers that say what this finds out; a header that the policy trusts is not among them."""
+    return [HEADER] if estimates(policy) and policy.estimate.trust_header != HEADER else []
+
+
 def removed_at_the_door(*names: str) -> list[core.TypedExtensionConfig]:
-    """Request headers that no client may set, removed before anything reads them; nothing without names."""
+    """Removes what no client may say, before anything reads it; nothing without names."""
     if not names:
         return []
     message = early.HeaderMutation(mutations=[mutation.HeaderMutation(remove=name) for name in names])
     name = "envoy.http.early_header_mutation.header_mutation"
     return [core.TypedExtensionConfig(name=name, typed_config=PackedMessage.pack(message))]
-
-
-def headers_of_ours(policy: Policy) -> list[str]:
-    """The request headers that say what Envoy found out, unless the policy trusts clients with them."""
-    return [HEADER] if estimates(policy) and policy.estimate.trust_header != HEADER else []
 
 
 def estimate_replies(policy: Policy) -> list[hcm.ResponseMapper]:
@@ -112,7 +113,7 @@ def prepare(policy: Policy, pool: PoolSpec, routes: list[route_v3.Route]) -> lis
     if not estimates(policy):
         return routes
     for route in routes:
-        if counts_tokens(pool):
+        if read(policy, pool):
             route.request_body_buffer_limit = policy.estimate.max_body_bytes
         else:
             off = PackedMessage.pack(route_v3.FilterConfig(disabled=True))

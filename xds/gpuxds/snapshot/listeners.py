@@ -37,13 +37,14 @@ from gpuxds.snapshot.bootstrap import UPSTREAM
 from gpuxds.snapshot.clusters import ADS
 from gpuxds.snapshot.estimate import (
     estimate_filters,
+    estimate_headers,
     estimate_replies,
-    headers_of_ours,
     prepare,
     removed_at_the_door,
 )
 from gpuxds.snapshot.large import large_replies, large_route
 from gpuxds.snapshot.model import CLUSTER, LISTENER, ROUTES, Resource
+from gpuxds.snapshot.tenants import limit_filter, tenant_filters, tenant_headers
 from gpuxds.snapshot.versions import resource
 
 NAME = "gpuxds"
@@ -93,8 +94,8 @@ def connection_manager(policy: Policy) -> hcm.HttpConnectionManager:
     return hcm.HttpConnectionManager(
         stat_prefix=NAME,
         rds=hcm.Rds(config_source=ADS, route_config_name=NAME),
-        early_header_mutation_extensions=removed_at_the_door(*headers_of_ours(policy)),
-        http_filters=[*estimate_filters(policy), router_filter()],
+        early_header_mutation_extensions=removed_at_the_door(*estimate_headers(policy), *tenant_headers(policy)),
+        http_filters=[*limits(policy), router_filter()],
         local_reply_config=local_replies(policy),
         access_log=access_logs(policy),
         use_remote_address=True,
@@ -104,6 +105,11 @@ def connection_manager(policy: Policy) -> hcm.HttpConnectionManager:
         request_headers_timeout=timedelta(seconds=HEADERS_TIMEOUT_S),
         common_http_protocol_options=core.HttpProtocolOptions(idle_timeout=timedelta(seconds=LONGEST_SILENCE_S)),
     )
+
+
+def limits(policy: Policy) -> list[hcm.HttpFilter]:
+    """What happens to a request before its route is followed, in this order."""
+    return [*tenant_filters(policy), *estimate_filters(policy), *limit_filter(policy, "tokens")]
 
 
 def local_replies(policy: Policy) -> hcm.LocalReplyConfig | None:

@@ -21,10 +21,15 @@ from gpuxds.assets import asset
 Literal = str | float | bool | None | Mapping[str, "Literal"] | Sequence["Literal"]
 
 
-def lua_filter(name: str, script: str, settings: Mapping[str, Literal]) -> hcm.HttpFilter:
-    """The filter `name` that runs `envoy/SCRIPT.lua` with these settings."""
-    code = core.DataSource(inline_string=f"local settings = {literal(settings)}\n{text_of(script)}")
+def lua_filter(name: str, scripts: Sequence[str], settings: Mapping[str, Literal]) -> hcm.HttpFilter:
+    """The filter `name` that runs these scripts of `envoy/`, as one, with these settings."""
+    code = core.DataSource(inline_string=source(scripts, settings))
     return hcm.HttpFilter(name=name, typed_config=PackedMessage.pack(lua.Lua(default_source_code=code)))
+
+
+def source(scripts: Sequence[str], settings: Mapping[str, Literal]) -> str:
+    """The text that Envoy runs."""
+    return "\n".join([f"local settings = {literal(settings)}", *map(text_of, scripts)])
 
 
 @cache

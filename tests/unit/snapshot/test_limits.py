@@ -1,4 +1,4 @@
-"""Large requests: what is generated for them, and that nothing is for a policy without them."""
+"""Large requests and tenants: what is generated for them, and that nothing is for a policy without them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from gpuxds.policy.build import endpoints
 from gpuxds.policy.loader import load_text
 from gpuxds.policy.model import Policy
 from gpuxds.policy.slices import slices_of
+from gpuxds.policy.tenants import Bucket
 from gpuxds.snapshot.estimate import FILTERS
 from gpuxds.snapshot.model import CLUSTER, LISTENER, ROUTES, Resource
 from gpuxds.snapshot.resources import config
+from gpuxds.snapshot.tenants import token_bucket
 
 TEXT = """
 version: 1
@@ -55,6 +57,32 @@ def test_a_policy_without_large_requests_generates_nothing_for_them() -> None:
         assert route.typed_per_filter_config == {}
         assert route.request_headers_to_add == []
     assert set(config(policy(), None, {})[CLUSTER].resources) == {"a", "b"}
+
+
+def test_tenants_have_filters_for_the_limits_they_have_and_no_more() -> None:
+    def filters(default: str) -> list[str]:
+        made = manager(policy(extra=f"tenants: {{header: x-tenant, default: {default}}}"))
+        return [found.name.removeprefix("gpuxds.") for found in made.http_filters[:-1]]
+
+    assert filters("{requests_per_second: 1}") == ["tenants", "requests"]
+    assert filters("{tokens_per_second: 1}") == ["tenants", "gunzip", "estimate", "tokens"]
+    both = ["tenants", "requests", "gunzip", "estimate", "tokens"]
+    assert filters("{requests_per_second: 1, tokens_per_second: 1}") == both
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.3, 1.0, 2.5, 7.0, 1234.5, 1e6])
+def test_a_bucket_fills_at_its_rate(rate: float) -> None:
+    made = token_bucket(Bucket(rate, 5))
+    assert made.tokens_per_fill is not None
+    assert made.fill_interval is not None
+    assert made.max_tokens == 5
+    assert made.fill_interval.total_seconds() >= 0.05, "Envoy takes no shorter one"
+    assert made.tokens_per_fill / made.fill_interval.total_seconds() == pytest.approx(rate, rel=0.001)
+
+
+def test_every_pool_is_read_when_tokens_of_tenants_are_limited() -> None:
+    found = routes(policy(extra="tenants: {header: x-tenant, default: {tokens_per_second: 1}}"))
+    assert {route.request_body_buffer_limit for route in found} == {10_485_760}
 
 
 def test_exactly_the_limit_is_small_and_one_more_is_large() -> None:
