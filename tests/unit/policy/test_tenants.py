@@ -25,6 +25,7 @@ def test_a_burst_that_is_not_stated_is_what_ten_seconds_of_requests_or_a_minute_
     assert limits(default={"requests_per_second": 2.5}) == Limits(Bucket(2.5, 25), {})
     assert limits("tokens", default={"tokens_per_second": 10}) == Limits(Bucket(10, 600), {})
     assert limits(default={"requests_per_second": 0.01}) == Limits(Bucket(0.01, 1), {})
+    assert limits("tokens", default={"tokens_per_second": 10**9}) == Limits(Bucket(10**9, UNLIMITED), {})
 
 
 def test_an_override_takes_from_the_default_what_it_does_not_state() -> None:

@@ -71,5 +71,5 @@ def bucket(limits: TenantLimits, kind: Kind, proxies: int) -> Bucket | None:
     rate: float | None = getattr(limits, f"{kind}_per_second")
     if rate is None:
         return None
-    burst: int = getattr(limits, f"{kind}_burst") or math.ceil(rate * BURST_S[kind])
+    burst: int = getattr(limits, f"{kind}_burst") or min(UNLIMITED, math.ceil(rate * BURST_S[kind]))
     return Bucket(rate / proxies, max(1, burst // proxies))
