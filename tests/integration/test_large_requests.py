@@ -181,6 +181,10 @@ async def test_weights_of_large_requests_are_decided_for_their_own_endpoints(tmp
         assert set(shared) == {"h100", "a100", "l4"}
         assert set(large) == {"h100", "a100"}
         assert shared["a100"] / shared["h100"] != pytest.approx(large["a100"] / large["h100"], rel=0.01)
+        told = await running.api("/api/v1/explain")
+        assert any("goes to llama/large" in rule for found in told["rules"] for rule in found["rules"])
+        weights = {row["id"]: row["weight"] for row in told["endpoints"] if row["cluster"] == "llama/large"}
+        assert set(weights) == {"h100", "a100"}
 
 
 async def cluster(running: Stack, name: str) -> dict[str, int]:

@@ -15,11 +15,18 @@ from gpuxds.engine.sources import Sources
 from gpuxds.errors import SignalError
 from gpuxds.fleet.endpoint import Fleet
 from gpuxds.policy.loader import load
+from gpuxds.policy.model import Policy, PoolSpec
+from gpuxds.policy.slices import Slice, slices_of
 from gpuxds.scoring.contract import PoolDecision, PoolMemory
-from gpuxds.scoring.facts import facts_of
-from gpuxds.scoring.pipeline import decide
+from gpuxds.scoring.facts import PoolFacts, facts_of
+from gpuxds.scoring.pipeline import decide, decide_slice
 from gpuxds.scoring.tokens import token_means
 from gpuxds.signals import recording
+
+
+def decide_part(policy: Policy, pool: PoolSpec, part: Slice, facts: PoolFacts, whole: PoolDecision) -> PoolDecision:
+    """What follows for a slice of a pool, without a history."""
+    return decide_slice(policy, pool, part, facts, whole, PoolMemory(), token_means(whole.view))
 
 
 def explain_offline(policy_path: Path, signals_path: Path) -> dict[str, Any]:
@@ -35,6 +42,8 @@ def explain_offline(policy_path: Path, signals_path: Path) -> dict[str, Any]:
     decisions: list[PoolDecision] = []
     for pool in policy.pools:
         facts = facts_of(pool, fleet.pool(pool.name), policy.gpu_models)
-        decisions.append(decide(policy, pool, facts, view, PoolMemory(), {}, 1, view.now, token_means(view)))
-    answer: dict[str, Any] = plain(explained(decisions, None, {}))
+        whole = decide(policy, pool, facts, view, PoolMemory(), {}, 1, view.now, token_means(view))
+        parts = slices_of(pool, facts.endpoints, ())
+        decisions += [whole, *(decide_part(policy, pool, part, facts, whole) for part in parts)]
+    answer: dict[str, Any] = plain(explained(policy, decisions, None, {}))
     return answer

@@ -104,6 +104,7 @@ def explanation(answer: dict[str, Any], width: int) -> RenderableType:
         )
         for pool in answer["pools"]
     ]
+    parts += [Text(f"{found['pool']}: {rule}", "dim") for found in answer["rules"] for rule in found["rules"]]
     for row in answer["endpoints"]:
         rows: list[list[str | Text]] = [
             [f"  {term['name']}", number(term["value"], ".4g"), term["why"]] for term in row["terms"]
@@ -112,6 +113,7 @@ def explanation(answer: dict[str, Any], width: int) -> RenderableType:
         head = Text.assemble(
             "\n",
             (row["id"], "bold"),
+            f"  in {row['cluster']}" if row["cluster"] != row["pool"] else "",
             "  ",
             health_text(row["health"]),
             f"  weight {row['weight']}",
