@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from gpuxds.discovery.encoding import Bodies, with_nonce
+from gpuxds.discovery.encoding import Bodies
 from gpuxds.discovery.events import Event, Response
 from gpuxds.discovery.session import DeltaSession, Session, SotwSession
 from gpuxds.snapshot.model import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Resource, Snapshot
@@ -91,7 +91,7 @@ class Sotw(Client):
     session: Session[Any] = field(default_factory=SotwSession)
 
     def decode(self, response: Response) -> pb.DiscoveryResponse:
-        return pb.DiscoveryResponse.FromString(with_nonce(response.body, response.nonce))
+        return pb.DiscoveryResponse.FromString(response.message)
 
     def say(self, type_url: str, names: Sequence[str] = (), **fields: Any) -> list[pb.DiscoveryResponse]:
         """Send a request."""
@@ -120,7 +120,7 @@ class Delta(Client):
     session: Session[Any] = field(default_factory=DeltaSession)
 
     def decode(self, response: Response) -> pb.DeltaDiscoveryResponse:
-        return pb.DeltaDiscoveryResponse.FromString(with_nonce(response.body, response.nonce))
+        return pb.DeltaDiscoveryResponse.FromString(response.message)
 
     def say(
         self, type_url: str, subscribe: Sequence[str] = (), unsubscribe: Sequence[str] = (), **fields: Any

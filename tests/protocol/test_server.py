@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import resource as process_resource
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -155,6 +156,38 @@ async def test_a_client_that_acknowledges_nothing_is_closed(
             await asyncio.wait_for(mute.read(), 5)
         assert closed.value.code() is grpc.StatusCode.ABORTED
         assert {proxy.node_id for proxy in served.server.proxies()} == {"warming"}
+
+
+async def test_a_client_that_acknowledges_nothing_is_closed_while_others_are_served_every_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C62: a stream that is woken all the time looks at its client, too."""
+    monkeypatch.setattr(stream_module, "ACK_S", 0.4)
+    async with serving(tmp_path, snapshot()) as served, channel_to(served.server.port) as channel:
+        mute = await open_stream(channel, subscribe("mute"))
+        await mute.read()
+
+        def gone() -> bool:
+            served.publish(snapshot(endpoints={"a": str(next(versions))}))
+            return not served.server.streams
+
+        versions = itertools.count(2)
+        await until(gone, 5, "the mute client is disconnected")
+
+
+async def test_streams_are_written_the_same_bytes_and_a_repetition_has_a_nonce_of_its_own(tmp_path: Path) -> None:
+    """C10, C34"""
+    async with serving(tmp_path, snapshot()) as served, channel_to(served.server.port) as channel:
+        one = await open_stream(channel, subscribe("one"))
+        other = await open_stream(channel, subscribe("other"))
+        first, same = await one.read(), await other.read()
+        assert first == same
+        again = pb.DiscoveryRequest(type_url=ENDPOINTS, resource_names=["a"])
+        await one.write(again.SerializeToString())
+        before, after = pb.DiscoveryResponse.FromString(first), pb.DiscoveryResponse.FromString(await one.read())
+        assert after.nonce
+        assert after.nonce != before.nonce
+        assert (after.version_info, after.resources) == (before.version_info, before.resources)
 
 
 async def test_a_flood_of_requests_on_one_stream_does_not_starve_another(tmp_path: Path) -> None:

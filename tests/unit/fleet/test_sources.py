@@ -145,3 +145,20 @@ def test_a_label_out_of_bounds_leaves_its_target_out(tmp_path: Path, labels: str
     sources = Sources()
     assert set(sources.build(policy_with_files(tmp_path), Fleet()).by_id) == {"own"}
     assert len(sources.problems) == 1
+
+
+def test_a_fleet_whose_sources_say_the_same_is_not_built_again(tmp_path: Path) -> None:
+    loaded = policy_with_files(tmp_path)
+    (tmp_path / "t").mkdir()
+    file = tmp_path / "t" / "one.yaml"
+    sources = Sources()
+    file.write_text("- targets: ['gpu.example:1']\n")
+    sources.answers["gpu.example"] = ("10.0.0.9",)
+    first = sources.build(loaded, Fleet())
+    assert sources.build(loaded, first) is first
+    file.write_text("- targets: ['gpu.example:1', '10.0.0.2:1']\n")
+    second = sources.build(loaded, first)
+    assert len(second.endpoints) == 3
+    assert sources.build(loaded, first) == second, "the fleet in force was not built from what is said now"
+    registered = (endpoint("z", port=99),)
+    assert "z" in sources.build(loaded, second, registered).by_id

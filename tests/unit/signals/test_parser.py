@@ -15,7 +15,6 @@ from gpuxds.errors import SignalError
 from gpuxds.signals.parser import scan
 from gpuxds.signals.presets import presets
 from gpuxds.signals.presets.dcgm import NAMES
-from gpuxds.signals.reader import PageReader
 from support.pages import dcgm_page, vllm_page
 
 Series = dict[str, list[tuple[tuple[tuple[str, str], ...], float]]]
@@ -42,7 +41,7 @@ def by_us(page: bytes, names: tuple[bytes, ...]) -> Series:
     ids=["vllm", "4 engines", "dcgm", "xid"],
 )
 def test_values_and_labels_are_those_of_the_library_on_whole_pages(page: bytes) -> None:
-    names = (*PageReader(presets()["vllm"], 5.0).names, *NAMES)
+    names = (*presets()["vllm"].names, *NAMES)
     theirs = by_library(page)
     ours = by_us(page, names)
     assert ours == {name: theirs[name] for name in ours}

@@ -25,6 +25,7 @@ from gpuxds.cli.logs import LogFormat, LogLevel, configure
 from gpuxds.discovery.credentials import Credentials, insecure_warning
 from gpuxds.discovery.events import NodeInfo
 from gpuxds.discovery.server import AdsServer
+from gpuxds.engine import pauses
 from gpuxds.engine.loop import Engine, Settings
 from gpuxds.errors import EnvironmentProblem
 from gpuxds.snapshot.groups import group_of
@@ -103,6 +104,7 @@ async def run(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, engine.stop)
+        pauses.shorten()
         await engine.run()
     finally:
         await runner.cleanup()

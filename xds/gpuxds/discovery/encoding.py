@@ -1,14 +1,17 @@
-"""Discovery responses as bytes. A body is encoded once and serves every stream; only the nonce is its own.
+"""Discovery responses as bytes. A response is encoded once, nonce included, and serves every stream.
 
-Protobuf lets fields come in any order and messages be concatenated, so the nonce is appended to a shared
-body. `Bodies` remembers the last bodies: content follows from what the key names, so it can be dropped at
-any time.
+A nonce must be unique on its stream and may be the same on others, so each encoded response brings one, and a
+thousand streams are written the same bytes. Only a stream that gets a response a second time needs a copy with
+another nonce. `Bodies` remembers the last responses: content follows from what the key names, so it can be
+dropped at any time.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from gpuxds.snapshot.model import Resource
 from gpuxds.wire import xds_pb2 as pb
@@ -42,32 +45,56 @@ def with_nonce(body: bytes, nonce: str) -> bytes:
     return body + framed(5, nonce.encode())
 
 
+@dataclass(frozen=True, slots=True)
+class Body:
+    """An encoded response that any stream can be written as it is."""
+
+    number: int
+    """Larger than that of every body encoded before."""
+    nonce: str
+    message: bytes = field(repr=False)
+    """Ends with the nonce."""
+
+    def renamed(self, nonce: str) -> bytes:
+        """The same response under another nonce."""
+        return with_nonce(self.message[: -len(with_nonce(b"", self.nonce))], nonce)
+
+
 class Bodies:
     """The last encoded bodies, by what is in them."""
 
-    def __init__(self) -> None:
-        self.kept: OrderedDict[object, bytes] = OrderedDict()
+    def __init__(self, prefix: str = "") -> None:
+        self.kept: OrderedDict[object, Body] = OrderedDict()
+        self.prefix = prefix
+        """Of every nonce: tells the nonces of this process from those of one before it."""
+        self.numbers = itertools.count(1)
 
-    def sotw(self, type_url: str, version: str, resources: Sequence[Resource]) -> bytes:
+    def sotw(self, type_url: str, version: str, resources: Sequence[Resource]) -> Body:
         """A shared DiscoveryResponse body."""
         key = (type_url, version, tuple((r.name, r.version) for r in resources))
         return self.get(key) or self.keep(key, sotw_body(type_url, version, resources))
 
-    def delta(self, type_url: str, version: str, resources: Sequence[Resource], removed: Sequence[str]) -> bytes:
+    def delta(self, type_url: str, version: str, resources: Sequence[Resource], removed: Sequence[str]) -> Body:
         """A shared DeltaDiscoveryResponse body."""
         key = (type_url, version, tuple((r.name, r.version) for r in resources), tuple(removed))
         return self.get(key) or self.keep(key, delta_body(type_url, version, resources, removed))
 
-    def get(self, key: object) -> bytes | None:
+    def get(self, key: object) -> Body | None:
         """A body that is still here."""
         found = self.kept.get(key)
         if found is not None:
             self.kept.move_to_end(key)
         return found
 
-    def keep(self, key: object, body: bytes) -> bytes:
-        """Remember a body, and forget the one not used for longest."""
-        self.kept[key] = body
+    def keep(self, key: object, content: bytes) -> Body:
+        """Number and remember a body, and forget the one not used for longest."""
+        number = next(self.numbers)
+        nonce = f"{self.prefix}{number}"
+        body = self.kept[key] = Body(number, nonce, with_nonce(content, nonce))
         if len(self.kept) > MAX_BODIES:
             self.kept.popitem(last=False)
         return body
+
+    def clear(self) -> None:
+        """Forget all: what is in force now is something else."""
+        self.kept.clear()

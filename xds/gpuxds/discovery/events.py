@@ -19,11 +19,13 @@ class NodeInfo:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A message to write: `body` is shared between streams, `nonce` belongs to this one."""
+    """A message to write."""
 
     type_url: str
     nonce: str
-    body: bytes = field(repr=False)
+    """Not used on this stream before."""
+    message: bytes = field(repr=False)
+    """Encoded, nonce included; shared between streams."""
     names: tuple[str, ...]
     """Resources in it."""
     version: str

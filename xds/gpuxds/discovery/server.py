@@ -26,7 +26,7 @@ from gpuxds.discovery.events import Event, Nacked, NodeInfo, ProxyStatus
 from gpuxds.discovery.loads import EndpointLoad, Key, LoadBook, without_node
 from gpuxds.discovery.services import ADS, ALS, LRS, STREAMS, descriptor_pool
 from gpuxds.discovery.session import DeltaSession, Session, SotwSession
-from gpuxds.discovery.stream import Context, Stalled, Stream, first_of
+from gpuxds.discovery.stream import Context, Stalled, Stream, first_of, look_after
 from gpuxds.errors import EnvironmentProblem, ProtocolError
 from gpuxds.snapshot.model import CLUSTER, Snapshot
 from gpuxds.wire import xds_pb2 as pb
@@ -88,13 +88,14 @@ class AdsServer:
         self.hooks = hooks or Hooks()
         self.snapshots: Mapping[str, Snapshot] = {}
         self.streams: set[Stream] = set()
-        self.bodies = Bodies()
+        self.bodies = Bodies(f"{int(clock() * 1000):x}-")
         self.book = LoadBook()
         self.numbers = itertools.count(1)
         self.refused = 0
         """Streams turned away since start."""
         self.port = 0
-        self.changed = asyncio.Condition()
+        self.changed = asyncio.Event()
+        """Set, and replaced, whenever a proxy answered or went."""
         self.closing = asyncio.Event()
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -122,6 +123,7 @@ class AdsServer:
                 f"xDS address {self.address} cannot be bound (is it taken?); choose another with --xds"
             ) from error
         await self.server.start()
+        self.rounds = asyncio.ensure_future(look_after(self.streams))
 
     async def stop(self, grace_s: float) -> None:
         """End open streams in good order, then stop."""
@@ -129,12 +131,16 @@ class AdsServer:
             await self.health.enter_graceful_shutdown()
             self.closing.set()
             await self.server.stop(grace_s)
+        if hasattr(self, "rounds"):
+            self.rounds.cancel()
 
     # -- publishing -------------------------------------------------------------------------------------
 
     def publish(self, snapshots: Mapping[str, Snapshot]) -> None:
         """Put snapshots in force, by group. Streams write what differs from what they sent."""
         first = not self.snapshots
+        if any(snapshot is not self.snapshots.get(group) for group, snapshot in snapshots.items()):
+            self.bodies.clear()
         self.snapshots = snapshots
         for stream in self.streams:
             self.show(stream)
@@ -180,7 +186,7 @@ class AdsServer:
             if session.node is not None:
                 log.info("proxy.disconnected", node=session.node.id, peer=stream.peer)
                 self.hooks.on_proxy(session.node, False)
-            self.background(self.notify())
+            self.notify()
 
     async def admit(self, context: Context) -> None:
         """Turn away who may not connect."""
@@ -208,12 +214,12 @@ class AdsServer:
             log.error("proxy.rejected", node=node.id, type=event.type_url.rpartition(".")[2],
                       resources=list(event.names), message=event.message)  # fmt: skip
         self.hooks.on_event(node, event)
-        self.background(self.notify())
+        self.notify()
 
-    async def notify(self) -> None:
+    def notify(self) -> None:
         """Wake whoever waits for proxies to be in sync."""
-        async with self.changed:
-            self.changed.notify_all()
+        waiting, self.changed = self.changed, asyncio.Event()
+        waiting.set()
 
     # -- load reports -----------------------------------------------------------------------------------
 
@@ -272,12 +278,10 @@ class AdsServer:
     async def settled(self, timeout_s: float) -> bool:
         """Whether every connected proxy accepted all there is, within `timeout_s`; True when none is connected."""
 
-        def everyone() -> bool:
-            return all(status.in_sync for status in self.proxies())
-
         try:
-            async with asyncio.timeout(timeout_s), self.changed:
-                await self.changed.wait_for(everyone)
+            async with asyncio.timeout(timeout_s):
+                while not all(status.in_sync for status in self.proxies()):
+                    await self.changed.wait()
         except TimeoutError:
             return False
         return True
@@ -315,7 +319,7 @@ class Router(grpc.GenericRpcHandler):
         """A handler that makes a session per stream."""
 
         async def handle(_: Any, context: Context) -> None:
-            session = kind(only_type=only_type, nonce_prefix=f"{next(self.server.numbers)}-")
+            session = kind(only_type=only_type)
             await self.server.serve(session, message.FromString, context)
 
         return grpc.stream_stream_rpc_method_handler(handle)

@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from gpuxds.discovery.encoding import Bodies
+from gpuxds.discovery.encoding import Bodies, Body
 from gpuxds.discovery.events import Acked, Event, Nacked, NodeInfo, Response, TypeStatus
 from gpuxds.discovery.subscription import FULL_STATE_TYPES, WILDCARD, Subscription
 from gpuxds.errors import ProtocolError
@@ -42,16 +42,17 @@ class Session(ABC, Generic[Request]):
 
     mode = ""
 
-    def __init__(self, *, only_type: str = "", nonce_prefix: str = "") -> None:
+    def __init__(self, *, only_type: str = "") -> None:
         self.only_type = only_type
         """Type of a stream that serves one; empty on the aggregated stream."""
-        self.nonce_prefix = nonce_prefix
         self.node: NodeInfo | None = None
         self.subscriptions: dict[str, Subscription] = {}
         self.rewarm: set[str] = set()
         """Clusters that this stream was sent as new or changed: Envoy waits for their endpoints, even for
         those it already has (C25, C38)."""
-        self.nonces = 0
+        self.newest = 0
+        """Number of the newest body this stream was sent."""
+        self.repeats = 0
 
     # -- requests ---------------------------------------------------------------------------------------
 
@@ -139,13 +140,12 @@ class Session(ABC, Generic[Request]):
             return None
         resources, removed = content
         self.note_clusters(subscription, resources)
-        nonce = self.next_nonce()
-        body = self.body(subscription, available.version, resources, removed, bodies)
+        nonce, message = self.addressed(self.body(subscription, available.version, resources, removed, bodies))
         subscription.record(nonce, available.version, resources, removed)
         while len(subscription.pending) > MAX_PENDING:
             del subscription.pending[next(iter(subscription.pending))]
         names = tuple(resource.name for resource in resources)
-        return Response(subscription.type_url, nonce, body, names, available.version)
+        return Response(subscription.type_url, nonce, message, names, available.version)
 
     def note_clusters(self, subscription: Subscription, resources: Iterable[Resource]) -> None:
         """Remember which clusters will wait for endpoints, and which have just been given theirs."""
@@ -155,10 +155,14 @@ class Session(ABC, Generic[Request]):
         elif subscription.type_url == ENDPOINTS:
             self.rewarm -= {r.name for r in resources}
 
-    def next_nonce(self) -> str:
-        """A nonce that this stream has not used (C10)."""
-        self.nonces += 1
-        return f"{self.nonce_prefix}{self.nonces}"
+    def addressed(self, body: Body) -> tuple[str, bytes]:
+        """Nonce and message: the body's own, unless this stream may have used that nonce before (C10)."""
+        if body.number > self.newest:
+            self.newest = body.number
+            return body.nonce, body.message
+        self.repeats += 1
+        nonce = f"{body.nonce}.{self.repeats}"
+        return nonce, body.renamed(nonce)
 
     @abstractmethod
     def content(
@@ -174,8 +178,8 @@ class Session(ABC, Generic[Request]):
         resources: list[Resource],
         removed: list[str],
         bodies: Bodies,
-    ) -> bytes:
-        """The encoded response without its nonce."""
+    ) -> Body:
+        """The encoded response."""
 
     # -- for people -------------------------------------------------------------------------------------
 
@@ -257,7 +261,7 @@ class SotwSession(Session[pb.DiscoveryRequest]):
         resources: list[Resource],
         removed: list[str],
         bodies: Bodies,
-    ) -> bytes:
+    ) -> Body:
         """A DiscoveryResponse."""
         del removed
         return bodies.sotw(subscription.type_url, version, resources)
@@ -331,7 +335,7 @@ class DeltaSession(Session[pb.DeltaDiscoveryRequest]):
         resources: list[Resource],
         removed: list[str],
         bodies: Bodies,
-    ) -> bytes:
+    ) -> Body:
         """A DeltaDiscoveryResponse."""
         return bodies.delta(subscription.type_url, version, resources, removed)
 

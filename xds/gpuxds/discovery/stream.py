@@ -2,19 +2,20 @@
 
 Reader and writer are two tasks. The writer asks the session for the next message only when the last one was
 taken by gRPC, so a slow client holds no queue of ours; one that takes nothing for `STALL_S`, or does not
-acknowledge for `ACK_S`, is closed, since HTTP/2 keepalive does not notice a client that stopped reading.
+acknowledge for `ACK_S`, is closed, since HTTP/2 keepalive does not notice a client that stopped reading. The
+server wakes every stream now and then, so that one with nothing to say looks at its client, too.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from gpuxds.discovery.encoding import Bodies, with_nonce
+from gpuxds.discovery.encoding import Bodies
 from gpuxds.discovery.events import Event, ProxyStatus, Response
 from gpuxds.discovery.session import Session
 from gpuxds.errors import ProtocolError
@@ -47,6 +48,14 @@ async def first_of(*ways: Coroutine[Any, Any, object]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def look_after(streams: Collection[Stream]) -> None:
+    """Wake all streams now and then, until cancelled."""
+    while True:
+        await asyncio.sleep(ACK_S / 4)
+        for stream in streams:
+            stream.wake.set()
+
+
 @dataclass(eq=False, slots=True)
 class Stream:
     """A session and the socket it speaks through."""
@@ -72,20 +81,22 @@ class Stream:
 
     async def read(self) -> None:
         """Take in requests until the client half-closes."""
-        while True:
-            message = await self.context.read()
-            if not isinstance(message, bytes):
-                return
-            try:
-                request = self.parse(message)
-            except DecodeError as error:
-                raise ProtocolError(f"not a discovery request: {error}") from error
-            known = self.session.node is not None
-            for event in self.session.receive(request):
-                self.on_event(self, event)
-            if not known:
-                self.on_identified(self)
-            self.wake.set()
+        while isinstance(message := await self.context.read(), bytes):
+            self.take(message)
+            del message  # the first one is 61 kB, and the next may be long in coming
+
+    def take(self, message: bytes) -> None:
+        """One request. Raises ProtocolError."""
+        try:
+            request = self.parse(message)
+        except DecodeError as error:
+            raise ProtocolError(f"not a discovery request: {error}") from error
+        known = self.session.node is not None
+        for event in self.session.receive(request):
+            self.on_event(self, event)
+        if not known:
+            self.on_identified(self)
+        self.wake.set()
 
     async def write(self) -> None:
         """Write whatever the client lacks, then wait until there may be more."""
@@ -100,17 +111,16 @@ class Stream:
             await self.send(response)
 
     async def wait(self) -> None:
-        """Until a request or a snapshot comes; looks now and then whether the client still answers."""
-        try:
-            await asyncio.wait_for(self.wake.wait(), ACK_S / 4)
-        except TimeoutError:
-            self.check_acks()
+        """Until there may be more to say. Raises Stalled when the client has not answered for too long."""
+        await self.wake.wait()
         self.wake.clear()
+        self.check_acks()
 
     async def send(self, response: Response) -> None:
         """Hand one message to gRPC. Raises Stalled when it is not taken."""
         try:
-            await asyncio.wait_for(self.context.write(with_nonce(response.body, response.nonce)), STALL_S)
+            async with asyncio.timeout(STALL_S):
+                await self.context.write(response.message)
         except TimeoutError as error:
             raise Stalled(f"took no data for {STALL_S:g} s") from error
 

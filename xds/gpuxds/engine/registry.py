@@ -29,9 +29,17 @@ class Registry:
     """Id -> pool and description."""
     leaving: set[str] = field(default_factory=set)
     """Ids that go as soon as they are drained."""
+    made: tuple[Policy | None, Mapping[str, Any], tuple[Endpoint, ...]] = (None, {}, ())
+    """The last endpoints, and the policy and descriptions they were made of."""
 
     def endpoints(self, policy: Policy) -> tuple[Endpoint, ...]:
         """The registered endpoints that the policy has a pool for and can make something of; others wait."""
+        if self.made[0] is not policy or self.made[1] != self.specs:
+            self.made = (policy, dict(self.specs), self.make(policy))
+        return self.made[2]
+
+    def make(self, policy: Policy) -> tuple[Endpoint, ...]:
+        """The same, made anew."""
         found = []
         for pool, spec in self.specs.values():
             with contextlib.suppress(UnknownPool, Unusable):

@@ -32,11 +32,12 @@ def merge(sources: Iterable[Iterable[Endpoint]]) -> tuple[Fleet, tuple[Problem, 
 
 def resolved(fleet: Fleet, answers: Mapping[str, Sequence[str]]) -> Fleet:
     """The fleet with addresses from lookups of host names; an endpoint's address moves only when it must."""
-    return fleet.replace(
+    named = [
         replace(endpoint, ip=choose(endpoint.ip, answers[endpoint.host]))
         for endpoint in fleet.endpoints
         if endpoint.ip != endpoint.host and answers.get(endpoint.host)
-    )
+    ]
+    return fleet.replace(named) if named else fleet
 
 
 def choose(current: str | None, found: Sequence[str]) -> str:

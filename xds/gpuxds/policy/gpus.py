@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 from gpuxds.fleet.endpoint import Endpoint
@@ -42,6 +43,7 @@ KV_TOKENS_PER_GB = 7629.0
 REFERENCE = "A100-80"
 
 
+@lru_cache(maxsize=1024)
 def known(model: str) -> str | None:
     """The table's name of a model, however it is spelt; None when it is not in the table."""
     plain = re.sub(r"[^a-z0-9]", "", model.lower().removeprefix("nvidia"))

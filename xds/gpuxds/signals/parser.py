@@ -1,9 +1,9 @@
 """Reads the few series a preset needs from a Prometheus page, and nothing else.
 
-A page is 26 kB and mostly histogram buckets that nobody reads; a full parser spends 9 ms on it. Here each
-wanted name is looked up with `bytes.find`, which runs at memory speed, and only lines that match exactly are
-taken apart. `vllm:num_requests_waiting` therefore never matches `vllm:num_requests_waiting_by_reason`: the
-byte after the name must open the labels or end the name.
+A page is 26 kB and mostly histogram buckets that nobody reads; a full parser spends 5 ms on it. Here one regular
+expression knows all wanted names and goes over the page once; it begins with what they have in common, which is
+found at memory speed. `vllm:num_requests_waiting` never matches `vllm:num_requests_waiting_by_reason`: after the
+name must come labels or white space.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gpuxds.errors import SignalError
 
-REST = re.compile(rb'(?:[ \t]*+\{((?:[^"{}]|"(?:[^"\\]|\\.)*+")*+)\})?[ \t]++([^\s]++)')
-"""After the name: labels, white space, value. A timestamp or an exemplar may follow. Nothing here backtracks, so a
-hostile page costs no more than its length."""
+REST = rb'(?:[ \t]*+\{((?:[^"{}\n]|"(?:[^"\\\n]|\\.)*+")*+)\})?[ \t]++([^\s]++)'
+"""After the name: labels, white space, value. A timestamp or an exemplar may follow. Nothing here backtracks or
+leaves the line, so a hostile page costs no more than its length."""
 LABEL = re.compile(rb'(?<![a-zA-Z0-9_])([a-zA-Z_][a-zA-Z0-9_]*+)[ \t]*+=[ \t]*+"((?:[^"\\]|\\.)*+)"')
 ESCAPE = re.compile(rb"\\(.)")
 ESCAPES = {b"n": b"\n"}
 GZIP = b"\x1f\x8b"
-NAME_ENDS = frozenset(b"{ \t")
 BLANK = 9.2e18
 """DCGM prints numbers of this size where it has none."""
 
@@ -59,30 +59,18 @@ def scan(page: bytes, names: Iterable[bytes]) -> dict[bytes, list[Sample]]:
     when the page is no metric page at all.
     """
     refuse_other_pages(page)
-    text = b"\n" + page
     found: dict[bytes, list[Sample]] = {}
-    for name in names:
-        samples = samples_of(text, name)
-        if samples:
-            found[name] = samples
+    for name, labels, text in pattern_of(tuple(names)).findall(b"\n" + page):
+        value = to_number(text)
+        if value is not None:
+            found.setdefault(name, []).append(Sample(labels, value))
     return found
 
 
-def samples_of(text: bytes, name: bytes) -> list[Sample]:
-    """Every sample of one name; `text` begins with a newline."""
-    needle = b"\n" + name
-    samples: list[Sample] = []
-    at = text.find(needle)
-    while at >= 0:
-        end = at + len(needle)
-        if text[end : end + 1] and text[end] in NAME_ENDS:
-            match = REST.match(text, end)
-            if match:
-                value = to_number(match[2])
-                if value is not None:
-                    samples.append(Sample(match[1] or b"", value))
-        at = text.find(needle, end)
-    return samples
+@lru_cache(maxsize=64)
+def pattern_of(names: tuple[bytes, ...]) -> re.Pattern[bytes]:
+    """Matches a line of any of these names: name, labels, value."""
+    return re.compile(rb"\n(" + b"|".join(re.escape(name) for name in names) + b")" + REST)
 
 
 def to_number(raw: bytes) -> float | None:

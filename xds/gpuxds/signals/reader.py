@@ -28,15 +28,10 @@ class PageReader:
     """Unix seconds of the last page; 0: none yet."""
     counters: dict[bytes, Series] = field(default_factory=dict)
     averages: dict[Signal, Ewma] = field(default_factory=dict)
-    names: tuple[bytes, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        wanted = {name for row in self.preset.rows for name in names_of(row)} | set(self.preset.evidence)
-        self.names = tuple(sorted(name.encode() for name in wanted))
 
     def read(self, page: bytes, at: float) -> dict[Signal, float]:
         """Signals of one page, fetched at `at`; absent ones are not in the answer. Raises SignalError."""
-        found = scan(page, self.names)
+        found = scan(page, self.preset.names)
         if not any(name.encode() in found for name in self.preset.evidence):
             raise SignalError(f"no {self.preset.name} series on the page; are the engine's statistics on?")
         signals: dict[Signal, float] = {}
@@ -45,7 +40,10 @@ class PageReader:
             if value is not None:
                 signals[row.signal] = row.factor * value + row.offset
         self.at = at
-        self.counters = {name: {s.raw_labels: s.value for s in samples} for name, samples in found.items()}
+        growing = self.preset.growing
+        self.counters = {
+            name: {s.raw_labels: s.value for s in samples} for name, samples in found.items() if name in growing
+        }
         return signals
 
     def value_of(self, row: Row, found: dict[bytes, list[Sample]], at: float) -> float | None:
@@ -105,13 +103,6 @@ class PageReader:
             earlier = before.get(sample.raw_labels, 0.0 if before else sample.value)
             total += sample.value - earlier if sample.value >= earlier else sample.value
         return total
-
-
-def names_of(row: Row) -> tuple[str, ...]:
-    """Names to look for on the page."""
-    if row.how in (How.MEAN, How.LAST_MEAN):
-        return tuple(f"{name}{suffix}" for name in row.names for suffix in ("_sum", "_count"))
-    return row.names
 
 
 def evidence_of(row: Row, name: str) -> bytes:

@@ -105,6 +105,7 @@ class Store:
     def view(self, ids: tuple[str, ...], now: float) -> SignalView:
         """An immutable copy for `ids`, in that order. Raises KeyError for an id that has no row."""
         rows = np.array([self.rows[endpoint_id] for endpoint_id in ids], dtype=np.int64)
-        values, times = self.values[:, rows], self.times[:, rows]
+        # `take` is several times faster than indexing, and this is most of a decision's time in a large fleet.
+        values, times = self.values.take(rows, axis=1), self.times.take(rows, axis=1)
         values.flags.writeable = times.flags.writeable = False
         return SignalView(ids, now, values, times, dict(self.rules))

@@ -1,9 +1,10 @@
 """Keeps one task per metric page, which fetches it about once an interval and records what it says.
 
-Every task has its own phase and a jitter, so that a fleet is not scraped in one burst. Rendering a page
-blocks an engine for a while, so a slow page is asked less often. One scraper serves all proxies: its cost
-grows with endpoints, not with requests. An engine page that fails is followed by a probe of the serving port
-at once, because the difference between blind and dead must be known within a second.
+Every task has a moment of its own within the interval and returns to it after a delay, so that a fleet is not
+scraped in one burst, not even after something held up all tasks at once. Rendering a page blocks an engine for a
+while, so a slow page is asked less often. One scraper serves all proxies: its cost grows with endpoints, not with
+requests. An engine page that fails is followed by a probe of the serving port at once, because the difference
+between blind and dead must be known within a second.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ FIRST_SPREAD_S = 0.5
 SPREAD_PER_TARGET_S = 0.002
 """First fetches are spread over this long per page, at most over `FIRST_SPREAD_S`: a small fleet is known at
 once, a large one does not answer in one burst."""
-JITTER = 0.05
+SECOND_FETCH = (0.5, 1.5)
+"""The second fetch of a page comes this many intervals after the first; from then on its moment is fixed."""
 SHARE_OF_TIME = 4.0
 """A page may take a quarter of the time between two fetches …"""
 LONGEST_PAUSE = 2.0
@@ -144,6 +146,7 @@ class Scraper:
         spread_s = min(interval_s, FIRST_SPREAD_S, SPREAD_PER_TARGET_S * len(self.running))
         await asyncio.sleep(self.rng.uniform(0, spread_s))
         step = self.step_of(target)
+        moment = self.now() + interval_s * (self.rng.uniform(*SECOND_FETCH) - 1)
         while True:
             started = self.now()
             try:
@@ -153,10 +156,10 @@ class Scraper:
                 self.failed(key, error)
             took_s = self.now() - started
             patience_s = min(SHARE_OF_TIME * took_s, LONGEST_PAUSE * interval_s)
-            pause_s = max(interval_s * self.rng.uniform(1 - JITTER, 1 + JITTER), patience_s)
-            if key in self.failing:
-                pause_s = interval_s
-            await asyncio.sleep(max(0.0, pause_s - took_s))
+            moment = max(moment + interval_s, self.now())
+            if key not in self.failing:
+                moment = max(moment, started + patience_s)
+            await asyncio.sleep(moment - self.now())
 
     def step_of(self, target: Target) -> Step:
         """What is done once an interval."""

@@ -26,6 +26,10 @@ class How(Enum):
     LABEL_PRODUCT = "product of two numeric labels"
 
 
+GROWING = (How.RATE, How.MEAN, How.LAST_MEAN)
+"""What is read from counters, between two pages."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One signal of an engine."""
@@ -41,6 +45,12 @@ class Row:
     """Signal = factor x value + offset."""
     labels: tuple[str, str] = ("", "")
     """For LABEL_PRODUCT."""
+
+    def series(self) -> tuple[str, ...]:
+        """Names to look for on the page."""
+        if self.how in (How.MEAN, How.LAST_MEAN):
+            return tuple(f"{name}{suffix}" for name in self.names for suffix in ("_sum", "_count"))
+        return self.names
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,16 @@ class Preset:
     """At least one of these names must be on the page: a page without engine series is not an idle engine."""
     labels: Labels | None = None
     """None: this engine says nothing in labels that we read."""
+    names: tuple[bytes, ...] = field(init=False, repr=False)
+    """Everything to look for on the page; one tuple for all readers."""
+    growing: frozenset[bytes] = field(init=False, repr=False)
+    """Of those, the names that mean something between two pages only."""
+
+    def __post_init__(self) -> None:
+        wanted = {name for row in self.rows for name in row.series()} | set(self.evidence)
+        growing = {name for row in self.rows if row.how in GROWING for name in row.series()}
+        object.__setattr__(self, "names", tuple(sorted(name.encode() for name in wanted)))
+        object.__setattr__(self, "growing", frozenset(name.encode() for name in growing))
 
 
 def presets() -> Mapping[str, Preset]:
