@@ -119,10 +119,23 @@ class ReservationsSpec(Model):
 class RetrySpec(Model):
     """How Envoy retries on another endpoint; only before the first response byte."""
 
-    attempts: int = Field(2, ge=0, le=10)
-    """Retries after the first try; 0 turns them off. 2 survives two endpoints that die at once."""
+    attempts: int = Field(3, ge=0, le=10)
+    """Retries after the first try, each on an endpoint not tried yet; 0 turns them off. 3 survives three endpoints
+    that die at once."""
     back_off: Duration = 0.025
     """Base of Envoy's exponential back-off between tries."""
+    on_status: list[Annotated[int, Field(ge=400, le=599)]] = Field(default_factory=lambda: [502, 503, 504])
+    """Answers that are tried again, beside connections that fail or break. Not 500: a request that breaks the
+    engine would break the next one as well."""
+    budget_percent: float = Field(50.0, ge=0, le=1000)
+    """Most retries under way, in percent of the requests under way for the first time: the load a brown-out can
+    add. 50: the requests of one endpoint in four find a place when it dies."""
+    budget_minimum: int = Field(10, ge=0, le=100_000)
+    """Retries under way that are allowed however few requests there are, in each Envoy."""
+    stuck_after: Duration = 0.0
+    """Silence before the first byte after which a request is sent to another endpoint as well; the first byte
+    decides which answer is taken, nothing is cut. 0: never, since Envoy cannot tell stuck from slow. Each counts
+    as a failure for `outlier_detection`. Set it well above the longest answer that is not streamed."""
 
 
 class OutlierSpec(Model):
@@ -323,6 +336,9 @@ class ListenerSpec(Model):
     """Port Envoy binds."""
     access_log: bool = True
     """One JSON line per request on Envoy's standard output."""
+    response_headers: bool = False
+    """Answers say which endpoint served them (`x-gpuxds-endpoint`, its address) and at which attempt
+    (`x-gpuxds-attempts`, from 1). Off: clients outside should not learn addresses."""
 
 
 class EstimateSpec(Model):

@@ -29,5 +29,5 @@ def config(
     return {
         CLUSTER: resource_set(cluster(pool, name, capacities.get(name, 0.0)) for pool, name in named),
         LISTENER: resource_set([listener(policy), *map(grpc_listener, seen)]),
-        ROUTES: resource_set([routes(seen, parts), *map(grpc_routes, seen)]),
+        ROUTES: resource_set([routes(policy, seen, parts), *map(grpc_routes, seen)]),
     }
