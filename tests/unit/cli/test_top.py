@@ -38,7 +38,7 @@ class Api:
         if self.down:
             raise ServerAway("no gpuxds server answers")
         if "explain" in path:
-            return {"pools": [POOL], "endpoints": []}
+            return {"pools": [POOL], "rules": [], "endpoints": []}
         return {"pools": [POOL], "endpoints": self.rows}
 
 

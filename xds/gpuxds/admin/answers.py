@@ -343,10 +343,19 @@ class Explanation:
 
 
 @dataclass(config=strict)
+class Rules:
+    """What the policy makes Envoy do with a pool's requests, beside choosing an endpoint."""
+
+    pool: str
+    rules: list[str]
+
+
+@dataclass(config=strict)
 class Explained:
     """Why each weight is what it is."""
 
     pools: list[Pool]
+    rules: list[Rules]
     endpoints: list[Explanation]
 
 

@@ -153,7 +153,12 @@ async def explain(request: web.Request) -> Response:
         engine.decision_of(endpoint_id)
     return answer(
         views.explained(
-            engine.clusters(), endpoint_id, engine.drains.by_id, engine.overrides, engine.reservations.holders()
+            engine.policy,
+            engine.clusters(),
+            endpoint_id,
+            engine.drains.by_id,
+            engine.overrides,
+            engine.reservations.holders(),
         )
     )
 

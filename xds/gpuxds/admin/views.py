@@ -16,6 +16,8 @@ import numpy as np
 
 from gpuxds.engine.loop import Engine
 from gpuxds.fleet.reservation import Reservation
+from gpuxds.policy.model import Policy
+from gpuxds.policy.rules import rules
 from gpuxds.policy.slices import reserved_of
 from gpuxds.scoring.contract import Drain, EnvoyHealth, Health, PoolDecision
 from gpuxds.scoring.explain import explain, medians, reason
@@ -144,13 +146,15 @@ def endpoints(engine: Engine) -> dict[str, Any]:
 
 
 def explained(
+    policy: Policy,
     decisions: Sequence[PoolDecision],
     endpoint_id: str | None,
     drains: Mapping[str, Drain],
     overridden: Container[str] = (),
     held: Mapping[str, Reservation] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Why each weight is what it is, for all endpoints or one, once for each cluster it is in.
+    """Why each weight is what it is, for all endpoints or one, once for each cluster it is in, and what else holds
+    for a pool's requests.
 
     `held` maps the endpoints that are reserved to their reservations.
     """
@@ -166,7 +170,8 @@ def explained(
         if decision.cluster != decision.pool or found.id not in held
     ]
     pools = [pool_summary(decision, overridden) for decision in decisions if decision.cluster == decision.pool]
-    return {"pools": pools, "endpoints": rows}
+    told = [{"pool": pool.name, "rules": rules(pool)} for pool in policy.pools]
+    return {"pools": pools, "rules": told, "endpoints": rows}
 
 
 def strategies(engine: Engine) -> dict[str, Any]:

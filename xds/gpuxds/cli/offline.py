@@ -36,5 +36,5 @@ def explain_offline(policy_path: Path, signals_path: Path) -> dict[str, Any]:
     for pool in policy.pools:
         facts = facts_of(pool, fleet.pool(pool.name), policy.gpu_models)
         decisions.append(decide(policy, pool, facts, view, PoolMemory(), {}, 1, view.now, token_means(view)))
-    answer: dict[str, Any] = plain(explained(decisions, None, {}))
+    answer: dict[str, Any] = plain(explained(policy, decisions, None, {}))
     return answer

@@ -104,6 +104,7 @@ def explanation(answer: dict[str, Any], width: int) -> RenderableType:
         )
         for pool in answer["pools"]
     ]
+    parts += [Text(f"{found['pool']}: {rule}", "dim") for found in answer["rules"] for rule in found["rules"]]
     for row in answer["endpoints"]:
         rows: list[list[str | Text]] = [
             [f"  {term['name']}", number(term["value"], ".4g"), term["why"]] for term in row["terms"]

@@ -19,6 +19,7 @@ from gpuxds.policy.positions import Path, dotted
 from gpuxds.policy.strategies import ConsistentHash
 
 MEMORY_TOLERANCE = 0.15
+OWN_HEADERS = ("x-envoy-", "x-gpuxds-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,29 @@ def envoy_takes_it(policy: Policy) -> Iterator[Finding]:
             yield Finding(("pools", index, "match", "rewrite"), text)
 
 
+def tries_make_sense(policy: Policy) -> Iterator[Finding]:
+    """Retries, hedging and timeouts fit together."""
+    for index, pool in enumerate(policy.pools):
+        path: Path = ("pools", index)
+        no_retries = "needs retries, and retries.attempts is 0: nothing would be tried twice"
+        if pool.hedging and pool.hedging.after <= 0:
+            yield Finding((*path, "hedging", "after"), "must be longer than 0s")
+        if pool.retries.attempts == 0 and pool.hedging:
+            yield Finding((*path, "hedging"), no_retries)
+        if pool.retries.attempts == 0 and pool.retries.stuck_after:
+            yield Finding((*path, "retries", "stuck_after"), no_retries)
+        header = pool.timeouts.header
+        if header and header.startswith(OWN_HEADERS):
+            text = f"{header!r} is Envoy's or ours; name one that clients set, for example x-request-timeout"
+            yield Finding((*path, "timeouts", "header"), text)
+        total_s = pool.timeouts.request * pool.timeouts.buffer
+        if total_s > pool.timeouts.idle > 0:
+            text = (
+                f"{total_s:g} s with its buffer: idle cuts a silent request after {pool.timeouts.idle:g} s already"
+            )
+            yield Finding((*path, "timeouts", "request"), text, "warning")
+
+
 def gpus_are_known(policy: Policy) -> Iterator[Finding]:
     """A GPU model brings priors; an unknown one must say its memory, and one contradicted is refused."""
     for path, _, endpoint in stated(policy):
@@ -222,6 +246,7 @@ CHECKS: tuple[Callable[[Policy], Iterator[Finding]], ...] = (
     endpoints_are_distinct,
     addresses_are_usable,
     envoy_takes_it,
+    tries_make_sense,
     gpus_are_known,
     hashes_have_a_key,
     signals_make_sense,

@@ -15,6 +15,8 @@ from gpuxds.policy.units import Duration
 
 LARGEST_CAPACITY = 1_000_000
 ID_PATTERN = r"^[A-Za-z0-9_.:/@\[\]-]{1,128}$"
+HEADER_PATTERN = r"^[a-z0-9!#$%&'*+.^_`|~-]+$"
+"""A header's name as Envoy has it: in lower case."""
 
 
 def name_only(value: object) -> object:
@@ -157,7 +159,25 @@ class TimeoutSpec(Model):
     idle: Duration = 300.0
     """Longest silence of a stream, before or between chunks. 5 minutes: a long prompt on a full queue."""
     request: Duration = 0.0
-    """Total time of a request; 0: no limit, since a limit cuts generations that make progress."""
+    """Total time of a request that is not streamed, when its client does not state one; streams are never cut by
+    it. 0: no limit, since a limit cuts generations that make progress. Needs the body to be read."""
+    header: str | None = Field(None, pattern=HEADER_PATTERN)
+    """Request header in which a client states, in seconds, how long it waits, for example x-request-timeout. It
+    holds for requests that are not streamed. Default: none is read. Needs the body to be read."""
+    buffer: float = Field(1.2, ge=1, le=10)
+    """Envoy gives up after the stated time multiplied by this. 1.2: the client is the first to give up, and its
+    request is cancelled then anyway."""
+
+
+class HedgingSpec(Model):
+    """A second try for small requests whose answer does not begin; the first answer is taken."""
+
+    after: Duration
+    """Silence after which the second try is started, on another endpoint. The 95th percentile of whole answers is
+    a good value: one request in twenty is sent twice."""
+    max_body_bytes: int = Field(16_384, ge=1, le=10_485_760)
+    """Largest body of a request that is hedged. 16 KiB: some 4,000 tokens, so that long prompts are not computed
+    twice."""
 
 
 class LargeRequestsSpec(Model):
@@ -202,6 +222,9 @@ class PoolSpec(Model):
     """Timeouts of the data path."""
     large_requests: LargeRequestsSpec | None = None
     """Requests that only endpoints with much memory may run. Default: every endpoint runs every request."""
+    hedging: HedgingSpec | None = None
+    """A second try for small requests that are not streamed, within the budget of `retries`. Default: none. Needs
+    the body to be read."""
 
 
 class EngineSignals(Model):

@@ -1,8 +1,9 @@
 """Where requests enter and which pool they go to: Envoy's HTTP listener and routes, and gRPC's without a proxy.
 
-No timeout cuts a generation that makes progress: the route's own timeout is off unless the policy sets one,
-and the idle timeout counts silence only. How a request is tried again is in `snapshot.retries`. The listener
-changes rarely; routes are a resource of their own, so that a new pool does not touch connections.
+No timeout cuts a generation that makes progress: the route's own timeout is off, since it would cut streams, and
+the idle timeout counts silence only. Requests that are not streamed may have a total (`snapshot.streaming`); how
+a request is tried again is in `snapshot.retries`. The listener changes rarely; routes are a resource of their own,
+so that a new pool does not touch connections.
 
 A gRPC client without a proxy asks for a listener by the name in its URI (`xds:///POOL`); those listeners are
 sent on request only, since an Envoy would reject them.
@@ -33,8 +34,10 @@ from gpuxds.policy.slices import Slice
 from gpuxds.policy.strategies import ConsistentHash
 from gpuxds.snapshot.bootstrap import UPSTREAM
 from gpuxds.snapshot.clusters import ADS
+from gpuxds.snapshot.hedging import with_hedging
 from gpuxds.snapshot.model import CLUSTER, LISTENER, ROUTES, Resource
 from gpuxds.snapshot.retries import of_host, retry_policy, stuck_policy
+from gpuxds.snapshot.streaming import streaming_filters, with_script
 from gpuxds.snapshot.telling import answer_headers
 from gpuxds.snapshot.versions import resource
 
@@ -80,7 +83,7 @@ def connection_manager(policy: Policy) -> hcm.HttpConnectionManager:
     return hcm.HttpConnectionManager(
         stat_prefix=NAME,
         rds=hcm.Rds(config_source=ADS, route_config_name=NAME),
-        http_filters=[router_filter()],
+        http_filters=[*streaming_filters(policy.pools), router_filter()],
         access_log=access_logs(policy),
         use_remote_address=True,
         normalize_path=True,
@@ -124,7 +127,7 @@ def standard_output() -> accesslog.AccessLog:
 def routes(policy: Policy, pools: Sequence[PoolSpec], slices: Mapping[str, Sequence[Slice]]) -> Resource:
     """Which path prefix goes to which pool; the longest prefix first, since Envoy takes the first match."""
     ordered = sorted(pools, key=lambda pool: (-len(pool.match.prefix), pool.name))
-    made = [route for pool in ordered for route in routes_of(pool, slices[pool.name])]
+    made = [route for pool in ordered for route in with_script(pool, routes_of(pool, slices[pool.name]))]
     host = route_v3.VirtualHost(
         name="all",
         domains=["*"],
@@ -141,7 +144,8 @@ def routes_of(pool: PoolSpec, slices: Sequence[Slice]) -> list[route_v3.Route]:
     """The routes of one pool, the most particular first; the last one takes every request to its prefix."""
     reserved = [reserved_route(pool, part, part.reservation) for part in slices if part.reservation]
     match = route_v3.RouteMatch(prefix=pool.match.prefix)
-    return [*reserved, route_v3.Route(name=pool.name, match=match, route=action(pool, pool.name))]
+    route = route_v3.Route(name=pool.name, match=match, route=action(pool, pool.name))
+    return [*reserved, *with_hedging(route, pool)]
 
 
 def reserved_route(pool: PoolSpec, part: Slice, reservation: Reservation) -> route_v3.Route:
@@ -160,7 +164,7 @@ def action(pool: PoolSpec, cluster: str) -> route_v3.RouteAction:
     """Where requests go, and how long and how often they are tried."""
     return route_v3.RouteAction(
         cluster=cluster,
-        timeout=timedelta(seconds=pool.timeouts.request),
+        timeout=timedelta(0),
         idle_timeout=timedelta(seconds=pool.timeouts.idle),
         retry_policy=retry_policy(pool.retries),
         hedge_policy=stuck_policy(pool.retries),

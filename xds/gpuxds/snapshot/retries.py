@@ -25,15 +25,16 @@ from envoy_data_plane.envoy.type import v3 as envoy_type
 from envoy_data_plane.google.protobuf import Any as PackedMessage
 
 from gpuxds.policy.model import PoolSpec, RetrySpec
+from gpuxds.snapshot.streaming import reads_bodies
 
 RETRY_ON = "connect-failure,refused-stream,reset"
 """`reset` covers a connection that breaks before the answer's headers; nothing is retried after them."""
 PREVIOUS_HOSTS_TRIES = 100
 """How often Envoy picks again when it picked an endpoint that just failed. An endpoint with 92 % of the weight is
 picked six times in a row in 6 of 10 cases, and 100 times in 1 of 4,000; a pick takes less than a microsecond."""
-RETRIED_BODY_BYTES = 16 * 1024 * 1024
-"""Largest request Envoy keeps in order to send it again. Its default is 1 MiB, above which it silently never
-retries; a prompt of a million tokens has 4 MB."""
+BODY_BYTES = 16 * 1024 * 1024
+"""Largest request Envoy keeps in order to send it again, or to read it. Its default is 1 MiB, above which it
+silently never retries, and refuses a body that is to be read. A prompt of a million tokens has 4 MB."""
 
 
 class HostOptions(TypedDict, total=False):
@@ -86,7 +87,10 @@ def retry_budget(spec: RetrySpec) -> cluster_v3.CircuitBreakersThresholdsRetryBu
 
 
 def of_host(pools: Sequence[PoolSpec]) -> HostOptions:
-    """The virtual host's part; empty when no pool retries."""
-    if not any(pool.retries.attempts for pool in pools):
-        return {}
-    return {"include_request_attempt_count": True, "request_body_buffer_limit": RETRIED_BODY_BYTES}
+    """The virtual host's part; empty when no pool retries or reads bodies."""
+    options: HostOptions = {}
+    if any(pool.retries.attempts for pool in pools):
+        options["include_request_attempt_count"] = True
+    if any(pool.retries.attempts or reads_bodies(pool) for pool in pools):
+        options["request_body_buffer_limit"] = BODY_BYTES
+    return options
