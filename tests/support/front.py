@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,14 +53,14 @@ def one_pool(count: int, parts: str = "") -> Policy:
     return load_text(text, "test.yaml").policy
 
 
-def placed(policy: Policy, servers: list[Upstream], port: int) -> Policy:
-    """The policy with these servers as its endpoints, in order, and its listener on this port."""
-    rest = iter(servers)
+def placed(policy: Policy, ports: Sequence[int], port: int) -> Policy:
+    """The policy with its endpoints on these local ports, in order, and its listener on `port`."""
+    rest = iter(ports)
     pools = [
         pool.model_copy(
             update={
                 "endpoints": [
-                    endpoint.model_copy(update={"address": f"127.0.0.1:{next(rest).port}"})
+                    endpoint.model_copy(update={"address": f"127.0.0.1:{next(rest)}"})
                     for endpoint in pool.endpoints
                 ]
             }
@@ -78,7 +78,7 @@ async def front(folder: Path, policy: Policy) -> AsyncIterator[Front]:
     async with contextlib.AsyncExitStack() as stack:
         count = sum(len(pool.endpoints) for pool in policy.pools)
         servers = await stack.enter_async_context(upstreams(count))
-        here = placed(policy, servers, port)
+        here = placed(policy, [server.port for server in servers], port)
         served = await stack.enter_async_context(serving(folder, snapshot_of(here)))
         await served.start_envoy()
         await served.settled()

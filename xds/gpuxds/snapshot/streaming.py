@@ -20,13 +20,13 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager i
 from envoy_data_plane.google.protobuf import Any as PackedMessage
 
 from gpuxds.assets import asset
-from gpuxds.policy.model import PoolSpec, TimeoutSpec
+from gpuxds.policy.model import PoolSpec
 from gpuxds.policy.units import LONGEST_S
 
 FILTER = "gpuxds.streaming"
 """Name of the filter in the chain, by which routes configure it."""
 HEADER = "x-gpuxds-stream"
-"""`true` or `false`; absent when it is not known."""
+"""`false` for a request that is certainly not streamed, for the routes of pools with hedging; absent otherwise."""
 
 
 def reads_bodies(pool: PoolSpec) -> bool:
@@ -44,15 +44,17 @@ def streaming_filters(pools: Iterable[PoolSpec]) -> list[hcm.HttpFilter]:
 def with_script(pool: PoolSpec, routes: list[route_v3.Route]) -> list[route_v3.Route]:
     """A pool's routes, with the filter's script where the pool needs it."""
     if reads_bodies(pool):
-        source = core.DataSource(inline_string=script(pool.timeouts))
+        source = core.DataSource(inline_string=script(pool))
         for route in routes:
             route.typed_per_filter_config[FILTER] = PackedMessage.pack(lua.LuaPerRoute(source_code=source))
     return routes
 
 
-def script(spec: TimeoutSpec) -> str:
-    """The script, with the numbers of a pool above it."""
-    settings = {"request_s": repr(spec.request), "buffer": repr(spec.buffer), "longest_s": repr(LONGEST_S)}
+def script(pool: PoolSpec) -> str:
+    """The script, with what the pool's policy says above it."""
+    spec = pool.timeouts
+    settings = {"hedging": "false" if pool.hedging is None else "true", "request_s": repr(spec.request)}
+    settings |= {"buffer": repr(spec.buffer), "longest_s": repr(LONGEST_S)}
     if spec.header:
         settings["header"] = f'"{spec.header}"'
     written = ", ".join(f"{name} = {value}" for name, value in settings.items())
