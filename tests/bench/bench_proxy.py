@@ -31,8 +31,8 @@ from support.waiting import until
 
 UPSTREAMS = 4
 CLIENTS = 24
-ROUNDS = 12
-WINDOW_S = 1.0
+ROUNDS = 25
+WINDOW_S = 0.4
 BODIES = {"2 KB": 2_048, "64 KB": 65_536}
 ANSWER = json.dumps({"object": "text_completion", "choices": [{"index": 0, "text": "a " * 64}]})
 TYPES = "type.googleapis.com/envoy.extensions"

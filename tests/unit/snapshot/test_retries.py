@@ -105,3 +105,19 @@ def test_the_script_has_the_numbers_of_its_pool_above_it() -> None:
     first, _, _ = script(pool).partition("\n")
     told = 'hedging = false, request_s = 30.0, buffer = 1.5, longest_s = 2592000.0, header = "x-wait"'
     assert first == f"local settings = {{{told}}}"
+
+
+def test_explain_lists_the_rules_of_a_pool_that_uses_them_all() -> None:
+    parts = (
+        "    retries: {stuck_after: 90s, on_status: [503, 502]}\n    hedging: {after: 3s}\n"
+        "    timeouts: {header: x-wait, request: 30s}\n"
+    )
+    assert rules(one_pool(2, parts).pools[0]) == [
+        "up to 3 retries, each on an endpoint not tried yet, before the first byte only, after: a connection that "
+        "fails or breaks, 502, 503",
+        "retries under way: at most 50 % of the requests under way for the first time, 10 in any case",
+        "requests of up to 16384 bytes that are not streamed: a second try beside the first after 3 s of silence",
+        "other requests: a second try beside the first after 90 s of silence",
+        "a request is cut after 300 s of silence",
+        "a request that is not streamed is cut, in total, after 1.2 x the seconds in x-wait or 36 s when it says none",
+    ]

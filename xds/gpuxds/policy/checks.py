@@ -138,7 +138,7 @@ def tries_make_sense(policy: Policy) -> Iterator[Finding]:
         if pool.retries.attempts == 0 and pool.retries.stuck_after:
             yield Finding((*path, "retries", "stuck_after"), no_retries)
         header = pool.timeouts.header
-        if header and header.startswith(OWN_HEADERS):
+        if header and header.lower().startswith(OWN_HEADERS):
             text = f"{header!r} is Envoy's or ours; name one that clients set, for example x-request-timeout"
             yield Finding((*path, "timeouts", "header"), text)
         total_s = pool.timeouts.request * pool.timeouts.buffer

@@ -15,8 +15,8 @@ from gpuxds.policy.units import Duration
 
 LARGEST_CAPACITY = 1_000_000
 ID_PATTERN = r"^[A-Za-z0-9_.:/@\[\]-]{1,128}$"
-HEADER_PATTERN = r"^[a-z0-9!#$%&'*+.^_`|~-]+$"
-"""A header's name as Envoy has it: in lower case."""
+HEADER_PATTERN = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
+"""A header's name, as HTTP allows it."""
 
 
 def name_only(value: object) -> object:

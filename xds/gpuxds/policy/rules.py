@@ -50,4 +50,4 @@ def of_timeouts(pool: PoolSpec) -> Iterator[str]:
         total_s = timeouts.buffer * timeouts.request
         stated.append(f"{total_s:g} s{' when it says none' if stated else ''}")
     if stated:
-        yield f"a request that is not streamed is cut after {', '.join(stated)} in total"
+        yield f"a request that is not streamed is cut, in total, after {' or '.join(stated)}"
