@@ -180,6 +180,14 @@ REFUSED = [
     ("    endpoints:", "    timeouts: {idle: 99999999999h}\n    endpoints:", "longer than 30 days"),
     ("    endpoints:", "    outlier_detection: {base_ejection_time: 0s}\n    endpoints:", "must be longer than 0s"),
     ("    endpoints:", "    match: {prefix: /a, rewrite: /}\n    endpoints:", "must both end with / or both not"),
+    ("    endpoints:", "    hedging: {after: 0s}\n    endpoints:", "p.yaml:4:22: pools[0].hedging.after: must be longer than 0s"),
+    ("    endpoints:", "    hedging: {}\n    endpoints:", "pools[0].hedging.after: is required"),
+    ("    endpoints:", "    hedging: {after: 1s}\n    retries: {attempts: 0}\n    endpoints:", "pools[0].hedging: needs retries, and retries.attempts is 0"),
+    ("    endpoints:", "    retries: {attempts: 0, stuck_after: 1s}\n    endpoints:", "retries.stuck_after: needs retries"),
+    ("    endpoints:", "    retries: {on_status: [200]}\n    endpoints:", "p.yaml:4:27: pools[0].retries.on_status[0]: 200 must be at least 400"),
+    ("    endpoints:", "    timeouts: {header: 'x wait'}\n    endpoints:", "pools[0].timeouts.header: 'x wait' must match"),
+    ("    endpoints:", "    timeouts: {header: X-Envoy-Max-Retries}\n    endpoints:", "is Envoy's or ours; name one that clients set"),
+    ("    endpoints:", "    timeouts: {buffer: 0.5}\n    endpoints:", "timeouts.buffer: 0.5 must be at least 1"),
     ("    endpoints:", "    strategy: 5\n    endpoints:", "must be a name or a mapping"),
     ("version: 1", "version: '1'", "write 1 without quotes"),
     ("version: 1", "version: 1\nlistener: {address: my.host}", "not an IP address"),
@@ -193,6 +201,12 @@ REFUSED = [
 @pytest.mark.parametrize(("old", "new", "expected"), REFUSED, ids=[case[2] for case in REFUSED])
 def test_what_envoy_or_the_server_could_not_live_with_is_refused_here(old: str, new: str, expected: str) -> None:
     assert expected in "\n".join(problems(GOOD.replace(old, new)))
+
+
+def test_a_total_that_idle_would_cut_first_is_warned_about() -> None:
+    loaded = load_text(GOOD.replace("    endpoints:", "    timeouts: {request: 5m}\n    endpoints:"), "p.yaml")
+    (warning,) = loaded.warnings
+    assert "360 s with its buffer: idle cuts a silent request after 300 s already" in warning.message
 
 
 def test_a_value_inherited_through_a_merge_key_is_placed_at_its_mapping() -> None:

@@ -98,7 +98,9 @@ def test_no_route_timeout_cuts_a_generation_and_retries_go_elsewhere_before_the_
     assert action.timeout == timedelta(0)
     assert action.idle_timeout == timedelta(seconds=300)
     assert action.retry_policy is not None
-    assert action.retry_policy.retry_on == "connect-failure,refused-stream,reset"
+    assert action.retry_policy.num_retries == 3
+    assert action.retry_policy.retry_on == "connect-failure,refused-stream,reset,retriable-status-codes"
+    assert action.retry_policy.retriable_status_codes == [502, 503, 504]
     assert [p.name for p in action.retry_policy.retry_host_predicate] == [
         "envoy.retry_host_predicates.previous_hosts"
     ]

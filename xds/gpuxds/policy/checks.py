@@ -21,6 +21,7 @@ from gpuxds.policy.tenants import KINDS, limits_of, merged
 
 MEMORY_TOLERANCE = 0.15
 LONGEST_TENANT = 128
+OWN_HEADERS = ("x-envoy-", "x-gpuxds-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,29 @@ def envoy_takes_it(policy: Policy) -> Iterator[Finding]:
         if rewrite is not None and rewrite.endswith("/") != pool.match.prefix.endswith("/"):
             text = f"prefix {pool.match.prefix!r} and rewrite {rewrite!r} must both end with / or both not"
             yield Finding(("pools", index, "match", "rewrite"), text)
+
+
+def tries_make_sense(policy: Policy) -> Iterator[Finding]:
+    """Retries, hedging and timeouts fit together."""
+    for index, pool in enumerate(policy.pools):
+        path: Path = ("pools", index)
+        no_retries = "needs retries, and retries.attempts is 0: nothing would be tried twice"
+        if pool.hedging and pool.hedging.after <= 0:
+            yield Finding((*path, "hedging", "after"), "must be longer than 0s")
+        if pool.retries.attempts == 0 and pool.hedging:
+            yield Finding((*path, "hedging"), no_retries)
+        if pool.retries.attempts == 0 and pool.retries.stuck_after:
+            yield Finding((*path, "retries", "stuck_after"), no_retries)
+        header = pool.timeouts.header
+        if header and header.lower().startswith(OWN_HEADERS):
+            text = f"{header!r} is Envoy's or ours; name one that clients set, for example x-request-timeout"
+            yield Finding((*path, "timeouts", "header"), text)
+        total_s = pool.timeouts.request * pool.timeouts.buffer
+        if total_s > pool.timeouts.idle > 0:
+            text = (
+                f"{total_s:g} s with its buffer: idle cuts a silent request after {pool.timeouts.idle:g} s already"
+            )
+            yield Finding((*path, "timeouts", "request"), text, "warning")
 
 
 def gpus_are_known(policy: Policy) -> Iterator[Finding]:
@@ -276,6 +300,7 @@ CHECKS: tuple[Callable[[Policy], Iterator[Finding]], ...] = (
     endpoints_are_distinct,
     addresses_are_usable,
     envoy_takes_it,
+    tries_make_sense,
     gpus_are_known,
     large_requests_have_somewhere_to_run,
     tenants_can_be_told_apart,

@@ -15,6 +15,8 @@ from gpuxds.policy.units import Duration, Sha256
 
 LARGEST_CAPACITY = 1_000_000
 ID_PATTERN = r"^[A-Za-z0-9_.:/@\[\]-]{1,128}$"
+HEADER_PATTERN = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
+"""A header's name, as HTTP allows it."""
 
 
 def name_only(value: object) -> object:
@@ -119,10 +121,23 @@ class ReservationsSpec(Model):
 class RetrySpec(Model):
     """How Envoy retries on another endpoint; only before the first response byte."""
 
-    attempts: int = Field(2, ge=0, le=10)
-    """Retries after the first try; 0 turns them off. 2 survives two endpoints that die at once."""
+    attempts: int = Field(3, ge=0, le=10)
+    """Retries after the first try, each on an endpoint not tried yet; 0 turns them off. 3 survives three endpoints
+    that die at once."""
     back_off: Duration = 0.025
     """Base of Envoy's exponential back-off between tries."""
+    on_status: list[Annotated[int, Field(ge=400, le=599)]] = Field(default_factory=lambda: [502, 503, 504])
+    """Answers that are tried again, beside connections that fail or break. Not 500: a request that breaks the
+    engine would break the next one as well."""
+    budget_percent: float = Field(50.0, ge=0, le=1000)
+    """Most retries under way, in percent of the requests under way for the first time: the load a brown-out can
+    add. 50: the requests of one endpoint in four find a place when it dies."""
+    budget_minimum: int = Field(10, ge=0, le=100_000)
+    """Retries under way that are allowed however few requests there are, in each Envoy."""
+    stuck_after: Duration = 0.0
+    """Silence before the first byte after which a request is sent to another endpoint as well; the first byte
+    decides which answer is taken, nothing is cut. 0: never, since Envoy cannot tell stuck from slow. Each counts
+    as a failure for `outlier_detection`. Set it well above the longest answer that is not streamed."""
 
 
 class OutlierSpec(Model):
@@ -144,7 +159,25 @@ class TimeoutSpec(Model):
     idle: Duration = 300.0
     """Longest silence of a stream, before or between chunks. 5 minutes: a long prompt on a full queue."""
     request: Duration = 0.0
-    """Total time of a request; 0: no limit, since a limit cuts generations that make progress."""
+    """Total time of a request that is not streamed, when its client does not state one; streams are never cut by
+    it. 0: no limit, since a limit cuts generations that make progress. Needs the body to be read."""
+    header: str | None = Field(None, pattern=HEADER_PATTERN)
+    """Request header in which a client states, in seconds, how long it waits, for example x-request-timeout. It
+    holds for requests that are not streamed. Default: none is read. Needs the body to be read."""
+    buffer: float = Field(1.2, ge=1, le=10)
+    """Envoy gives up after the stated time multiplied by this. 1.2: the client is the first to give up, and its
+    request is cancelled then anyway."""
+
+
+class HedgingSpec(Model):
+    """A second try for small requests whose answer does not begin; the first answer is taken."""
+
+    after: Duration
+    """Silence after which the second try is started, on another endpoint. The 95th percentile of whole answers is
+    a good value: one request in twenty is sent twice."""
+    max_body_bytes: int = Field(16_384, ge=1, le=10_485_760)
+    """Largest body of a request that is hedged. 16 KiB: some 4,000 tokens, so that long prompts are not computed
+    twice."""
 
 
 class LargeRequestsSpec(Model):
@@ -189,6 +222,9 @@ class PoolSpec(Model):
     """Timeouts of the data path."""
     large_requests: LargeRequestsSpec | None = None
     """Requests that only endpoints with much memory may run. Default: every endpoint runs every request."""
+    hedging: HedgingSpec | None = None
+    """A second try for small requests that are not streamed, within the budget of `retries`. Default: none. Needs
+    the body to be read."""
 
 
 class EngineSignals(Model):
@@ -323,6 +359,9 @@ class ListenerSpec(Model):
     """Port Envoy binds."""
     access_log: bool = True
     """One JSON line per request on Envoy's standard output."""
+    response_headers: bool = False
+    """Answers say which endpoint served them (`x-gpuxds-endpoint`, its address) and at which attempt
+    (`x-gpuxds-attempts`, from 1). Off: clients outside should not learn addresses."""
 
 
 class EstimateSpec(Model):

@@ -23,9 +23,10 @@ from envoy_data_plane.envoy.extensions.upstreams.http import v3 as upstream
 from envoy_data_plane.envoy.type import v3 as envoy_type
 from envoy_data_plane.google.protobuf import Any as PackedMessage
 
-from gpuxds.policy.model import OutlierSpec, PoolSpec
+from gpuxds.policy.model import OutlierSpec, PoolSpec, RetrySpec
 from gpuxds.scoring.registry import LbChoice, lb_of
 from gpuxds.snapshot.model import CLUSTER, ENDPOINTS, Resource
+from gpuxds.snapshot.retries import retry_budget
 from gpuxds.snapshot.versions import resource
 
 UPSTREAM_IDLE_S = 4.0
@@ -50,7 +51,7 @@ def cluster(pool: PoolSpec, name: str, capacity: float) -> Resource:
         connect_timeout=timedelta(seconds=pool.timeouts.connect),
         load_balancing_policy=balancing(lb_of(pool.strategy)),
         common_lb_config=cluster_v3.ClusterCommonLbConfig(healthy_panic_threshold=envoy_type.Percent(value=0.0)),
-        circuit_breakers=circuit_breakers(capacity),
+        circuit_breakers=circuit_breakers(capacity, pool.retries),
         outlier_detection=outliers(pool.outlier_detection),
         typed_extension_protocol_options={
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": PackedMessage.pack(protocol(pool.protocol))
@@ -99,7 +100,7 @@ def packed(name: str, message: Any) -> core.TypedExtensionConfig:
     )
 
 
-def circuit_breakers(capacity: float) -> cluster_v3.CircuitBreakers:
+def circuit_breakers(capacity: float, retries: RetrySpec) -> cluster_v3.CircuitBreakers:
     """Limits from capacity, in powers of two so that a changing fleet rarely changes the cluster."""
     limit = FEWEST_REQUESTS
     while limit < min(HEADROOM * capacity, MOST_REQUESTS):
@@ -107,7 +108,10 @@ def circuit_breakers(capacity: float) -> cluster_v3.CircuitBreakers:
     return cluster_v3.CircuitBreakers(
         thresholds=[
             cluster_v3.CircuitBreakersThresholds(
-                max_connections=limit, max_pending_requests=limit, max_requests=limit, max_retries=limit // 4
+                max_connections=limit,
+                max_pending_requests=limit,
+                max_requests=limit,
+                retry_budget=retry_budget(retries),
             )
         ]
     )

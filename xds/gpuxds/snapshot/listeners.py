@@ -1,9 +1,9 @@
 """Where requests enter and which pool they go to: Envoy's HTTP listener and routes, and gRPC's without a proxy.
 
-No timeout cuts a generation that makes progress: the route's own timeout is off unless the policy sets one,
-and the idle timeout counts silence only. A request is tried again on another endpoint while no byte of the
-answer has come. The listener changes rarely; routes are a resource of their own, so that a new pool does not
-touch connections.
+No timeout cuts a generation that makes progress: the route's own timeout is off, since it would cut streams, and
+the idle timeout counts silence only. Requests that are not streamed may have a total (`snapshot.streaming`); how
+a request is tried again is in `snapshot.retries`. The listener changes rarely; routes are a resource of their own,
+so that a new pool does not touch connections.
 
 A gRPC client without a proxy asks for a listener by the name in its URI (`xds:///POOL`); those listeners are
 sent on request only, since an Envoy would reject them.
@@ -24,13 +24,12 @@ from envoy_data_plane.envoy.extensions.access_loggers.grpc import v3 as grpc_log
 from envoy_data_plane.envoy.extensions.access_loggers.stream import v3 as stream_log
 from envoy_data_plane.envoy.extensions.filters.http.router import v3 as router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
-from envoy_data_plane.envoy.extensions.retry.host.previous_hosts import v3 as previous_hosts
 from envoy_data_plane.envoy.type.matcher import v3 as matcher
 from envoy_data_plane.google.protobuf import Any as PackedMessage
 from envoy_data_plane.google.protobuf import Struct, Value
 
 from gpuxds.fleet.reservation import HEADER, Reservation
-from gpuxds.policy.model import Policy, PoolSpec, RetrySpec
+from gpuxds.policy.model import Policy, PoolSpec
 from gpuxds.policy.slices import Slice
 from gpuxds.policy.strategies import ConsistentHash
 from gpuxds.snapshot.bootstrap import UPSTREAM
@@ -42,18 +41,17 @@ from gpuxds.snapshot.estimate import (
     prepare,
     removed_at_the_door,
 )
+from gpuxds.snapshot.hedging import with_hedging
 from gpuxds.snapshot.large import large_replies, large_route
 from gpuxds.snapshot.model import CLUSTER, LISTENER, ROUTES, Resource
+from gpuxds.snapshot.retries import of_host, retry_policy, stuck_policy
+from gpuxds.snapshot.streaming import streaming_filters, with_script
+from gpuxds.snapshot.telling import answer_headers
 from gpuxds.snapshot.tenants import limit_filter, tenant_filters, tenant_headers
 from gpuxds.snapshot.versions import resource
 
 NAME = "gpuxds"
 """Name of the listener and of its routes."""
-RETRY_ON = "connect-failure,refused-stream,reset"
-"""`reset` covers a connection that breaks before the answer's headers; nothing is retried after them."""
-PREVIOUS_HOSTS_TRIES = 100
-"""How often Envoy picks again when it picked an endpoint that just failed. An endpoint with 92 % of the weight is
-picked six times in a row in 6 of 10 cases, and 100 times in 1 of 4,000; a pick takes less than a microsecond."""
 LONGEST_SILENCE_S = 3600.0
 """Of a downstream connection without requests."""
 HEADERS_TIMEOUT_S = 10.0
@@ -95,7 +93,7 @@ def connection_manager(policy: Policy) -> hcm.HttpConnectionManager:
         stat_prefix=NAME,
         rds=hcm.Rds(config_source=ADS, route_config_name=NAME),
         early_header_mutation_extensions=removed_at_the_door(*estimate_headers(policy), *tenant_headers(policy)),
-        http_filters=[*limits(policy), router_filter()],
+        http_filters=[*limits(policy), *streaming_filters(policy.pools), router_filter()],
         local_reply_config=local_replies(policy),
         access_log=access_logs(policy),
         use_remote_address=True,
@@ -151,8 +149,18 @@ def standard_output() -> accesslog.AccessLog:
 def routes(policy: Policy, pools: Sequence[PoolSpec], slices: Mapping[str, Sequence[Slice]]) -> Resource:
     """Which path prefix goes to which pool; the longest prefix first, since Envoy takes the first match."""
     ordered = sorted(pools, key=lambda pool: (-len(pool.match.prefix), pool.name))
-    made = [route for pool in ordered for route in prepare(policy, pool, routes_of(pool, slices[pool.name]))]
-    host = route_v3.VirtualHost(name="all", domains=["*"], routes=made)
+    made = [
+        route
+        for pool in ordered
+        for route in prepare(policy, pool, with_script(pool, routes_of(pool, slices[pool.name])))
+    ]
+    host = route_v3.VirtualHost(
+        name="all",
+        domains=["*"],
+        routes=made,
+        response_headers_to_add=answer_headers(policy.listener),
+        **of_host(pools),
+    )
     message = route_v3.RouteConfiguration(name=NAME, virtual_hosts=[host], validate_clusters=False)
     needed = [name for pool in ordered for name in (pool.name, *(part.cluster for part in slices[pool.name]))]
     return resource(NAME, ROUTES, bytes(message), refers_to=tuple((CLUSTER, name) for name in needed))
@@ -164,7 +172,8 @@ def routes_of(pool: PoolSpec, slices: Sequence[Slice]) -> list[route_v3.Route]:
     others = [part.cluster for part in slices if part.reservation is None]
     large = [large_route(pool, cluster, action(pool, cluster)) for cluster in others]
     match = route_v3.RouteMatch(prefix=pool.match.prefix)
-    return [*reserved, *large, route_v3.Route(name=pool.name, match=match, route=action(pool, pool.name))]
+    route = route_v3.Route(name=pool.name, match=match, route=action(pool, pool.name))
+    return [*reserved, *large, *with_hedging(route, pool)]
 
 
 def reserved_route(pool: PoolSpec, part: Slice, reservation: Reservation) -> route_v3.Route:
@@ -183,31 +192,12 @@ def action(pool: PoolSpec, cluster: str) -> route_v3.RouteAction:
     """Where requests go, and how long and how often they are tried."""
     return route_v3.RouteAction(
         cluster=cluster,
-        timeout=timedelta(seconds=pool.timeouts.request),
+        timeout=timedelta(0),
         idle_timeout=timedelta(seconds=pool.timeouts.idle),
-        retry_policy=retries(pool.retries),
+        retry_policy=retry_policy(pool.retries),
+        hedge_policy=stuck_policy(pool.retries),
         hash_policy=hash_policy(pool),
         prefix_rewrite=pool.match.rewrite or "",
-    )
-
-
-def retries(spec: RetrySpec) -> route_v3.RetryPolicy | None:
-    """Another endpoint for a request whose answer has not begun; None when the policy wants no retries."""
-    if spec.attempts == 0:
-        return None
-    predicate = route_v3.RetryPolicyRetryHostPredicate(
-        name="envoy.retry_host_predicates.previous_hosts",
-        typed_config=PackedMessage.pack(previous_hosts.PreviousHostsPredicate()),
-    )
-    base_s = max(spec.back_off, 0.001)
-    return route_v3.RetryPolicy(
-        retry_on=RETRY_ON,
-        num_retries=spec.attempts,
-        retry_back_off=route_v3.RetryPolicyRetryBackOff(
-            base_interval=timedelta(seconds=base_s), max_interval=timedelta(seconds=10 * base_s)
-        ),
-        retry_host_predicate=[predicate],
-        host_selection_retry_max_attempts=PREVIOUS_HOSTS_TRIES,
     )
 
 
