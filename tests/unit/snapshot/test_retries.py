@@ -119,5 +119,6 @@ def test_explain_lists_the_rules_of_a_pool_that_uses_them_all() -> None:
         "requests of up to 16384 bytes that are not streamed: a second try beside the first after 3 s of silence",
         "other requests: a second try beside the first after 90 s of silence",
         "a request is cut after 300 s of silence",
-        "a request that is not streamed is cut, in total, after 1.2 x the seconds in x-wait or 36 s when it says none",
+        "a request that is not streamed is cut, in total, after 1.2 x the seconds in x-wait or 36 s when it says "
+        "none",
     ]
