@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from gpuxds.assets import asset, envoy_binary
 from gpuxds.cli import check as checking
 from gpuxds.cli.app import app
-from gpuxds.errors import EnvironmentProblem
+from gpuxds.errors import ServerAway
 from gpuxds.policy.loader import load
 from gpuxds.snapshot import lua
 from gpuxds.snapshot.model import CLUSTER, EMPTY
@@ -115,7 +115,7 @@ def test_a_server_that_does_not_answer_is_no_reason_to_refuse_a_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def silence(*_: str) -> dict[str, Any]:
-        raise EnvironmentProblem("no gpuxds server answers")
+        raise ServerAway("no gpuxds server answers")
 
     monkeypatch.setattr(checking, "call", silence)
     monkeypatch.setenv("GPUXDS_ADMIN", "cp:18001")

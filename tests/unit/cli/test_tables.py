@@ -43,7 +43,8 @@ def endpoint(name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-FLEET = {"pools": [POOL | {"alarms": []}], "rules": [], "endpoints": [endpoint("h100"), endpoint(LONG)]}
+RULES = [{"pool": "llama", "rules": ["a request is tried once", "requests are cut " + "after a while " * 20]}]
+FLEET = {"pools": [POOL | {"alarms": []}], "rules": RULES, "endpoints": [endpoint("h100"), endpoint(LONG)]}
 LOAD = dict.fromkeys(("active", "running", "waiting", "capacity", "total", "failed"), 123_456.0)
 LOADS = [{"instance": name, "average_response_s": 12.34, **LOAD} for name in ("h100", LONG)]
 TYPE = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"

@@ -19,7 +19,7 @@ from gpuxds.cli.client import call
 from gpuxds.cli.exits import Status
 from gpuxds.cli.validation import accepted, refusals
 from gpuxds.engine.policy import usable
-from gpuxds.errors import EnvironmentProblem, Misuse, PolicyError, Problem
+from gpuxds.errors import EnvironmentProblem, Misuse, PolicyError, Problem, Refused, ServerAway
 from gpuxds.policy.loader import Loaded
 from gpuxds.policy.schema import json_schema
 
@@ -107,7 +107,7 @@ def overridden(admin: str) -> dict[str, str]:
     """Pool -> strategy that was set in the running server; empty, with a note, when it does not answer."""
     try:
         answer: dict[str, Any] = call(admin, STRATEGIES)
-    except EnvironmentProblem as error:
+    except (ServerAway, Refused) as error:
         typer.echo(f"overrides are not known: {error}", err=True)
         return {}
     return {row["pool"]: row["strategy"]["name"] for row in answer["pools"] if row["source"] == "override"}
