@@ -5,12 +5,12 @@
 -- speaks of max_tokens is not mistaken for the key. Of several keys the largest counts. What is searched is bounded,
 -- since a search holds up every request of its worker.
 --
--- `settings` is written above this text by gpuxds: tokens_per_byte, default_max_tokens, searched_bytes and perhaps
--- trust_header.
+-- `settings` is written above this text by gpuxds: tokens_per_byte, default_max_tokens, searched_bytes, silent_up_to and
+-- perhaps trust_header.
 
 local HEADER = "x-gpuxds-estimated-tokens"
 local MOST = 1000000000  -- Envoy takes larger counts for none
-local EDGE = 8192  -- bytes searched at either end of a body that is too long to be searched as a whole
+local EDGE = 2048  -- bytes searched at either end of a body that is too long to be searched as a whole
 local KEYS = {max_tokens = true, max_completion_tokens = true, max_output_tokens = true, max_new_tokens = true}
 local LONGEST_KEY = 21
 local UNREADABLE = '{"error": {"message": "the content-encoding of this request cannot be read; send the body plain '
@@ -63,14 +63,18 @@ end
 
 function envoy_on_request(handle)
   local tokens = told(handle)
-  if not tokens then
-    local body = handle:body()
-    local encoding = body and handle:headers():get("content-encoding")
+  local body = not tokens and handle:body()
+  local headers = handle:headers()
+  if body then
+    local encoding = headers:get("content-encoding")
     if encoding and encoding ~= "identity" then
       handle:respond({[":status"] = "415", ["content-type"] = "application/json"}, UNREADABLE)
       return
     end
-    tokens = body and estimated(body) or 1
+    tokens = estimated(body)
   end
-  handle:headers():replace(HEADER, string.format("%d", tokens))
+  tokens = tokens or 1
+  if tokens > settings.silent_up_to then
+    headers:replace(HEADER, string.format("%d", tokens))
+  end
 end

@@ -103,6 +103,19 @@ def test_a_recording_explains_a_policy_without_a_server(tmp_path: Path) -> None:
     assert rows["h100"]["wanted"] > rows["l4"]["wanted"]
 
 
+def test_explain_offline_shows_the_endpoints_of_large_requests_with_weights_of_their_own(tmp_path: Path) -> None:
+    recording = tmp_path / "signals.json"
+    idle = {"running": 0, "waiting": 0, "answered": 1}
+    recording.write_text(json.dumps({"now": 1000.0, "endpoints": {"h100-1": idle, "l40s-1": idle, "l4-1": idle}}))
+    policy = str(asset("policies", "examples", "large-requests.yaml"))
+    told = json.loads(run(app, ["explain", policy, "--signals", str(recording), "--json"]).stdout)
+    members = {row["id"] for row in told["endpoints"] if row["cluster"] == "chat/large"}
+    assert members == {"h100-1", "l40s-1"}
+    shown = run(app, ["explain", policy, "--signals", str(recording)]).stdout
+    assert "in chat/large" in shown
+    assert "above 8192 tokens" in " ".join(shown.split())
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

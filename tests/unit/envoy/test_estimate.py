@@ -15,6 +15,8 @@ from gpuxds.policy.loader import load_text
 from gpuxds.snapshot.estimate import settings
 from support.lua import Answered, Handle, script
 
+TENANTS = "tenants: {header: x, default: {tokens_per_second: 1}}"
+"""Somebody who wants to know every estimate."""
 KEYS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens")
 POLICY = """
 version: 1
@@ -27,7 +29,7 @@ estimate: {estimate}
 
 
 def estimate(body: bytes | None, headers: dict[str, str] | None = None, **spec: Any) -> int:
-    policy = load_text(POLICY.format(extra="{}", estimate=json.dumps(spec)), "p.yaml").policy
+    policy = load_text(POLICY.format(extra="{}", estimate=json.dumps(spec)) + TENANTS, "p.yaml").policy
     handle = Handle(headers or {}, body)
     script(["estimate"], settings(policy)).envoy_on_request(handle)
     return int(handle.sent["x-gpuxds-estimated-tokens"])
@@ -118,6 +120,14 @@ CASES = [
 @pytest.mark.parametrize(("body", "answer", "why"), CASES, ids=[case[2] for case in CASES])
 def test_the_answer_asked_for(body: bytes, answer: int, why: str) -> None:
     assert estimate(body) == min(10**9, math.ceil(prompt_of(body) + answer)), why
+
+
+@pytest.mark.parametrize(("size", "expected"), [(2976, None), (2977, "1001")])
+def test_an_estimate_that_no_pool_calls_large_is_not_said(size: int, expected: str | None) -> None:
+    policy = load_text(POLICY.format(extra="{over_tokens: 1000}", estimate="{}"), "p.yaml").policy
+    handle = Handle({}, b"x" * size)
+    script(["estimate"], settings(policy)).envoy_on_request(handle)
+    assert handle.sent.get("x-gpuxds-estimated-tokens") == expected
 
 
 def test_a_request_without_a_body_counts_as_one_token() -> None:
