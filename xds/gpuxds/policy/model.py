@@ -15,6 +15,9 @@ from gpuxds.policy.units import Duration
 
 LARGEST_CAPACITY = 1_000_000
 ID_PATTERN = r"^[A-Za-z0-9_.:/@\[\]-]{1,128}$"
+HEADER_PATTERN = r"^[a-z0-9!#$%&'*+.^_`|~-]+$"
+Priority = Literal["LOW", "NORMAL", "HIGH", "URGENT"]
+"""In ascending order."""
 
 
 def name_only(value: object) -> object:
@@ -160,6 +163,27 @@ class LargeRequestsSpec(Model):
     that failed is tried again."""
 
 
+class QueueSpec(Model):
+    """Requests that wait for a guarded endpoint when every one is full."""
+
+    timeout: Duration = 5.0
+    """Longest wait; then 429 with `retry-after`. 5 s: what a person at a chat bears before the first word."""
+    max_waiting: int = Field(64, ge=1, le=10_000)
+    """Most requests that wait for one endpoint; further ones are refused at once."""
+
+
+class GuardSpec(Model):
+    """An Envoy beside each endpoint that lets at most `capacity` requests run there, whoever sends them."""
+
+    port_offset: int = Field(1000, ge=1, le=64_511)
+    """A guard listens on its endpoint's port plus this, and the proxies send requests there. An offset and not a
+    port, since one host often runs several engines."""
+    address: str = "0.0.0.0"
+    """Address a guard binds."""
+    queue: QueueSpec | None = None
+    """How requests wait when every endpoint is full. Default: they do not; the answer is 429 at once."""
+
+
 class PoolSpec(Model):
     """Endpoints that serve the same requests."""
 
@@ -189,6 +213,8 @@ class PoolSpec(Model):
     """Timeouts of the data path."""
     large_requests: LargeRequestsSpec | None = None
     """Requests that only endpoints with much memory may run. Default: every endpoint runs every request."""
+    guard: GuardSpec | None = None
+    """Exact limits by an Envoy beside each endpoint. Default: none; the proxies' own limits stop a runaway only."""
 
 
 class EngineSignals(Model):
@@ -336,9 +362,35 @@ class EstimateSpec(Model):
     max_body_bytes: int = Field(10_485_760, ge=65_536, le=104_857_600)
     """Largest body; larger ones are answered with 413, since Envoy holds a body in memory to read it. 10 MiB: a
     prompt of 2.6 million tokens."""
-    trust_header: str | None = Field(None, pattern=r"^[a-z0-9!#$%&'*+.^_`|~-]+$")
+    trust_header: str | None = Field(None, pattern=HEADER_PATTERN)
     """Request header whose number is the estimate, in lower case; give it only when clients cannot set it
     themselves. Requests without a usable number are estimated. Default: no header is trusted."""
+
+
+class PriorityRuleSpec(Model):
+    """Requests that have a priority of their own."""
+
+    header: str = Field(pattern=HEADER_PATTERN)
+    """Request header, in lower case."""
+    values: list[str] = Field(min_length=1)
+    """Values of the header that this rule is about; compared exactly."""
+    priority: Priority
+    """Priority of these requests: LOW, NORMAL, HIGH or URGENT."""
+
+
+class PrioritiesSpec(Model):
+    """Who is refused first when a guarded endpoint is full."""
+
+    rules: list[PriorityRuleSpec] = Field(min_length=1)
+    """The first rule that fits a request decides."""
+    default: Priority = "NORMAL"
+    """Priority of requests that no rule is about."""
+    trusted_headers: list[str] = Field(default_factory=list)
+    """Headers of rules that clients cannot set themselves, since something before Envoy sets or removes them.
+    Rules may use these only: whoever could choose the header could choose the priority."""
+    reserved_percent: float = Field(10.0, ge=0, le=50)
+    """Part of each endpoint's capacity, rounded up to whole requests, that NORMAL leaves to HIGH and URGENT; LOW
+    leaves twice as much. 10: room for a burst while the next request ends."""
 
 
 class NodeGroupSpec(Model):
@@ -375,3 +427,5 @@ class Policy(Model):
     """Priors of further GPU models, or other ones for known models."""
     node_groups: list[NodeGroupSpec] = Field(default_factory=list)
     """Proxies that see some pools only."""
+    priorities: PrioritiesSpec | None = None
+    """Who is refused first when a guarded endpoint is full. Default: all requests are alike."""

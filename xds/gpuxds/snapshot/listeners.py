@@ -34,6 +34,7 @@ from gpuxds.policy.model import Policy, PoolSpec, RetrySpec
 from gpuxds.policy.slices import Slice
 from gpuxds.policy.strategies import ConsistentHash
 from gpuxds.snapshot.bootstrap import UPSTREAM
+from gpuxds.snapshot.capacity import elsewhere, overflow
 from gpuxds.snapshot.clusters import ADS
 from gpuxds.snapshot.model import CLUSTER, LISTENER, ROUTES, Resource
 from gpuxds.snapshot.versions import resource
@@ -82,9 +83,11 @@ def listener(policy: Policy) -> Resource:
 
 def connection_manager(policy: Policy) -> hcm.HttpConnectionManager:
     """HTTP, with routes over ADS."""
+    mappers = overflow(policy)
     return hcm.HttpConnectionManager(
         stat_prefix=NAME,
         rds=hcm.Rds(config_source=ADS, route_config_name=NAME),
+        local_reply_config=hcm.LocalReplyConfig(mappers=mappers) if mappers else None,
         http_filters=[router_filter()],
         access_log=access_logs(policy),
         use_remote_address=True,
@@ -130,7 +133,8 @@ def routes(pools: Sequence[PoolSpec], slices: Mapping[str, Sequence[Slice]]) -> 
     """Which path prefix goes to which pool; the longest prefix first, since Envoy takes the first match."""
     ordered = sorted(pools, key=lambda pool: (-len(pool.match.prefix), pool.name))
     made = [route for pool in ordered for route in routes_of(pool, slices[pool.name])]
-    host = route_v3.VirtualHost(name="all", domains=["*"], routes=made)
+    guarded = any(pool.guard for pool in ordered)
+    host = route_v3.VirtualHost(name="all", domains=["*"], routes=made, include_request_attempt_count=guarded)
     message = route_v3.RouteConfiguration(name=NAME, virtual_hosts=[host], validate_clusters=False)
     needed = [name for pool in ordered for name in (pool.name, *(part.cluster for part in slices[pool.name]))]
     return resource(NAME, ROUTES, bytes(message), refers_to=tuple((CLUSTER, name) for name in needed))
@@ -161,7 +165,7 @@ def action(pool: PoolSpec, cluster: str) -> route_v3.RouteAction:
         cluster=cluster,
         timeout=timedelta(seconds=pool.timeouts.request),
         idle_timeout=timedelta(seconds=pool.timeouts.idle),
-        retry_policy=retries(pool.retries),
+        retry_policy=elsewhere(pool, retries(pool.retries)),
         hash_policy=hash_policy(pool),
         prefix_rewrite=pool.match.rewrite or "",
     )
