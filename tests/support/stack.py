@@ -39,6 +39,16 @@ def free_ports(count: int) -> list[int]:
         return found
 
 
+def guard_offset(ports: list[int]) -> int:
+    """An offset from these ports at which all ports are free now."""
+    for offset in range(1, 5000):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
+            for port in ports:
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port + offset))
+            return offset
+    raise AssertionError(f"no offset leads from {ports} to free ports")
+
+
 class Host(TypedDict):
     """An endpoint as Envoy sees it."""
 
@@ -62,6 +72,7 @@ class Stack:
         self.processes = Processes(folder)
         self.policy_path = folder / "policy.yaml"
         self.gauge = Gauge()
+        self.guard_offset = guard_offset(list(self.ports.values()))
 
     # -- policy -----------------------------------------------------------------------------------------
 

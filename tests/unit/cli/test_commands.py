@@ -164,3 +164,23 @@ def test_help_tells_every_exit_status() -> None:
     words = " ".join(run(app, ["--help"]).stdout.split())
     for status, meaning in MEANINGS.items():
         assert f"{status.value} {meaning}" in words
+
+
+def test_bootstrap_of_a_guard_is_named_after_its_endpoint() -> None:
+    result = run(app, ["bootstrap", "--role", "guard", "--endpoint", "gpu-1"])
+    assert result.exit_code == 0
+    assert YAML().load(result.stdout)["node"] == {
+        "id": "guard-gpu-1", "cluster": "gpuxds", "metadata": {"role": "guard", "endpoint": "gpu-1"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--role", "guard"], "a guard stands before one endpoint: give --endpoint"),
+        (["--node", "n", "--endpoint", "gpu-1"], "--endpoint gpu-1 is for guards: give --role guard as well"),
+        ([], "give --node: a proxy's id must be unique"),
+    ],
+)
+def test_bootstrap_says_what_a_role_needs(arguments: list[str], expected: str) -> None:
+    assert expected in failure("bootstrap", *arguments)

@@ -33,6 +33,7 @@ def endpoint(name: str) -> dict[str, Any]:
         "id": name, "pool": "llama", "cluster": "llama", "health": "quarantined", "envoy_health": "HEALTHY",
         "in_eds": True, "weight": 1_000_000, "gpu": {"model": "A100-80"}, "signals": SIGNALS, "load_age_s": 12.3,
         "reason": REASON,
+        "guard": {"port": 18_105, "capacity": 128, "max_waiting": 64, "wait_s": 5.0, "connected": 0},
         "product": 18.02,
         "terms": [{"name": "compensation", "value": 1.0, "why": "least request flattens weights; " * 4}],
         "inputs": [

@@ -193,6 +193,20 @@ class Held:
 
 
 @dataclass(config=strict)
+class Guard:
+    """The exact limit of an endpoint, and who enforces it."""
+
+    port: int
+    """Where its guard listens."""
+    capacity: int
+    """Requests that run at once at most."""
+    max_waiting: int
+    wait_s: float
+    connected: int
+    """Guards of it that are connected; with none, proxies reach nobody, and with two, twice as much may run."""
+
+
+@dataclass(config=strict)
 class Endpoint:
     """One endpoint."""
 
@@ -223,6 +237,7 @@ class Endpoint:
     """The model it says it serves."""
     adapters: list[str]
     """LoRA adapters it says it serves."""
+    guard: Guard | None
     acknowledged: bool | None = None
     """In the answer to a drain: every connected proxy has accepted it."""
 
@@ -340,6 +355,7 @@ class Explanation:
     product: float | None
     inputs: list[Input]
     reason: str
+    guard: Guard | None
 
 
 @dataclass(config=strict)

@@ -26,6 +26,7 @@ from gpuxds.admin.reserving import (
 )
 from gpuxds.admin.serving import ENGINE, SETTLE_S, Response, answer
 from gpuxds.engine import actions, heartbeats
+from gpuxds.engine.guards import described
 from gpuxds.policy.model import EndpointSpec
 from gpuxds.policy.override import parse
 from gpuxds.policy.units import Duration
@@ -159,6 +160,7 @@ async def explain(request: web.Request) -> Response:
             engine.drains.by_id,
             engine.overrides,
             engine.reservations.holders(),
+            described(engine),
         )
     )
 

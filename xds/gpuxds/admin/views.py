@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuxds.engine.guards import described
 from gpuxds.engine.loop import Engine
 from gpuxds.fleet.reservation import Reservation
 from gpuxds.policy.model import Policy
@@ -55,8 +56,14 @@ def pool_summary(decision: PoolDecision, overridden: Container[str] = ()) -> dic
     }
 
 
-def endpoint_row(engine: Engine, decision: PoolDecision, row: int, middles: tuple[float, ...]) -> dict[str, Any]:
-    """One endpoint as `endpoints` lists it; `middles` are the decision's medians."""
+def endpoint_row(
+    engine: Engine,
+    decision: PoolDecision,
+    row: int,
+    middles: tuple[float, ...],
+    guards: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """One endpoint as `endpoints` lists it; `middles` are the decision's medians, `guards` come by id."""
     endpoint = decision.endpoints[row]
     drain, held = engine.drains.by_id.get(endpoint.id), engine.reservations.of(endpoint.id)
     served = engine.heartbeats.served.get(endpoint.id)
@@ -89,6 +96,7 @@ def endpoint_row(engine: Engine, decision: PoolDecision, row: int, middles: tupl
         else {"name": held.name, "expires_at": held.expires_at, "note": held.note},
         "model": served.model if served else None,
         "adapters": list(served.adapters) if served else [],
+        "guard": guards.get(endpoint.id),
     }
 
 
@@ -120,7 +128,7 @@ def said(drain: Drain | None) -> str:
 def one(engine: Engine, endpoint_id: str) -> dict[str, Any]:
     """One endpoint. Raises UnknownEndpoint."""
     decision = engine.decision_of(endpoint_id)
-    return endpoint_row(engine, decision, decision.ids.index(endpoint_id), medians(decision))
+    return endpoint_row(engine, decision, decision.ids.index(endpoint_id), medians(decision), described(engine))
 
 
 IN_ROW = (
@@ -136,8 +144,9 @@ IN_ROW = (
 
 def endpoints(engine: Engine) -> dict[str, Any]:
     """Every endpoint, and every pool in a few numbers."""
+    guards = described(engine)
     rows = [
-        endpoint_row(engine, decision, row, middles)
+        endpoint_row(engine, decision, row, middles, guards)
         for decision in engine.decisions.values()
         for middles in (medians(decision),)
         for row in range(len(decision.ids))
@@ -152,11 +161,12 @@ def explained(
     drains: Mapping[str, Drain],
     overridden: Container[str] = (),
     held: Mapping[str, Reservation] = MappingProxyType({}),
+    guards: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Why each weight is what it is, for all endpoints or one, once for each cluster it is in, and what else holds
     for a pool's requests.
 
-    `held` maps the endpoints that are reserved to their reservations.
+    `held` maps the endpoints that are reserved to their reservations, `guards` those with guards to their limits.
     """
     rows = [
         {
@@ -164,6 +174,7 @@ def explained(
             "cluster": decision.cluster,
             **asdict(found),
             "reason": reserved(held.get(found.id)) + found.reason + said(drains.get(found.id)),
+            "guard": guards.get(found.id),
         }
         for decision in decisions
         for found in explain(decision, endpoint_id)

@@ -25,10 +25,9 @@ from gpuxds.cli.logs import LogFormat, LogLevel, configure
 from gpuxds.discovery.credentials import Credentials, insecure_warning
 from gpuxds.discovery.events import NodeInfo
 from gpuxds.discovery.server import AdsServer
-from gpuxds.engine import pauses
+from gpuxds.engine import guards, pauses
 from gpuxds.engine.loop import Engine, Settings
 from gpuxds.errors import EnvironmentProblem
-from gpuxds.snapshot.groups import group_of
 
 log = structlog.get_logger("gpuxds")
 
@@ -90,7 +89,7 @@ async def run(
     engine: Engine
 
     def group(node: NodeInfo) -> str:
-        return group_of(engine.policy.node_groups, node.cluster, node.metadata)
+        return guards.group(engine, node)
 
     server = AdsServer(xds, credentials=credentials, group_of=group, clock=steady_clock)
     engine = Engine(settings, server, steady_clock)

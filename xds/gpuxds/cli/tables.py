@@ -120,8 +120,21 @@ def explanation(answer: dict[str, Any], width: int) -> RenderableType:
             f"  {row['reason']}",
         )
         factors = table(("factor", "value", "why"), rows, width, right=("value",), prose=Prose.WRAP)
-        parts += [head, factors, inputs_table(row["inputs"])]
+        parts += [head, factors, *guard_line(row["guard"]), inputs_table(row["inputs"])]
     return Group(*parts)
+
+
+def guard_line(guard: dict[str, Any] | None) -> list[Text]:
+    """The endpoint's limit and whether its guard is there; nothing for an endpoint without one."""
+    if guard is None:
+        return []
+    waiting = f", {guard['max_waiting']} wait up to {guard['wait_s']:g} s" if guard["max_waiting"] else ""
+    limit = f"  guard on port {guard['port']}: {guard['capacity']} run at most{waiting}; "
+    connected = guard["connected"]
+    if connected == 1:
+        return [Text(limit + "connected")]
+    fault = f"{connected} connected, and each lets as many run" if connected else "not connected: nobody may listen"
+    return [Text(limit + fault, "red")]
 
 
 def overridden(pool: dict[str, Any]) -> str:

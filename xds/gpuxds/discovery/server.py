@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -274,6 +275,12 @@ class AdsServer:
         """How many different proxies balance over a cluster."""
         following = (s.session.node for s in self.streams if s.session.follows(cluster))
         return len({node.id for node in following if node is not None})
+
+    def groups(self) -> Counter[str]:
+        """Group -> different proxies in it, of those that said who they are."""
+        return Counter(
+            group for group, _ in {(s.group, s.session.node.id) for s in self.streams if s.session.node is not None}
+        )
 
     async def settled(self, timeout_s: float) -> bool:
         """Whether every connected proxy accepted all there is, within `timeout_s`; True when none is connected."""

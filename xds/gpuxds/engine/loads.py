@@ -16,7 +16,7 @@ from gpuxds.signals.store import Store
 
 def addresses(fleet: Fleet) -> dict[Key, str]:
     """Pool and address -> endpoint id; made when the fleet changes, looked up for every report."""
-    return {(e.pool, (e.ip, e.port)): e.id for e in fleet.endpoints if e.ip is not None}
+    return {(e.pool, (e.ip, e.proxied_port)): e.id for e in fleet.endpoints if e.ip is not None}
 
 
 def record_loads(store: Store, by_address: Mapping[Key, str], loads: Sequence[EndpointLoad], now: float) -> None:

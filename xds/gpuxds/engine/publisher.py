@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gpuxds.engine.guards import GuardBook, Snapshots
 from gpuxds.fleet.endpoint import Fleet
 from gpuxds.policy.model import Policy
 from gpuxds.policy.slices import Slice
 from gpuxds.scoring.contract import PoolDecision
 from gpuxds.snapshot.assemble import assemble, with_retired
+from gpuxds.snapshot.capacity import room
 from gpuxds.snapshot.endpoints import AssignmentEncoder
 from gpuxds.snapshot.groups import pools_of
 from gpuxds.snapshot.model import Resource, ResourceSet, Snapshot
@@ -35,12 +37,15 @@ class Publisher:
     last: dict[str, Snapshot] = field(default_factory=dict)
     """Node group -> what was assembled last, clusters that retire included."""
     retire_at: float = 0.0
+    guards: GuardBook = field(default_factory=GuardBook)
 
     def configure(self, policy: Policy, fleet: Fleet, slices: Sequence[Slice], now: float) -> None:
         """Take over a policy and what its fleet can run; clusters that are gone retire a little later."""
-        capacities = {pool.name: float(sum(e.capacity for e in fleet.pool(pool.name))) for pool in policy.pools}
-        capacities |= {part.cluster: float(sum(fleet.by_id[i].capacity for i in part.ids)) for part in slices}
+        rooms = {e.id: float(room(e, pool)) for pool in policy.pools for e in fleet.pool(pool.name)}
+        capacities = {pool.name: sum(rooms[e.id] for e in fleet.pool(pool.name)) for pool in policy.pools}
+        capacities |= {part.cluster: sum(rooms[i] for i in part.ids) for part in slices}
         names = capacities.keys()
+        self.guards = GuardBook(policy, fleet, self.guards.made)
         self.config = {
             group: config(policy, pools, capacities, slices)
             for group, pools in pools_of(policy.node_groups).items()
@@ -62,7 +67,7 @@ class Publisher:
                 )
 
     def snapshots(self, now: float) -> Mapping[str, Snapshot]:
-        """One snapshot per node group. Raises SnapshotError when resources contradict each other."""
+        """One snapshot per node group and guard. Raises SnapshotError when resources contradict each other."""
         made = {group: assemble(configured, self.assignments) for group, configured in self.config.items()}
         if now < self.retire_at:
             made = {
@@ -70,7 +75,7 @@ class Publisher:
                 for group, snapshot in made.items()
             }
         self.last = {group: self.unchanged(group, snapshot) or snapshot for group, snapshot in made.items()}
-        return self.last
+        return Snapshots(self.last, self.guards)
 
     def unchanged(self, group: str, snapshot: Snapshot) -> Snapshot | None:
         """The last snapshot of a group when it says the same, so that no stream is woken for it."""

@@ -54,6 +54,13 @@ class Endpoint:
     labels: Mapping[str, str] = field(default_factory=dict)
     source: str = "policy"
     """Where it was declared, for people: `policy`, or `file_sd:/path/file.json`."""
+    guard_port: int | None = None
+    """Where its guard listens; None: it has none."""
+
+    @property
+    def proxied_port(self) -> int:
+        """Where proxies send its requests: its guard's port, or its own."""
+        return self.port if self.guard_port is None else self.guard_port
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from gpuxds.policy.model import ID_PATTERN, LARGEST_CAPACITY, GpuSpec, MetricsSp
 PATHS: Mapping[str, tuple[str, str]] = MappingProxyType({"vllm": ("/metrics", "/health")})
 """Engine -> (path of its metric page, path of its health check)."""
 
+LARGEST_PORT = 65_535
+
 LABELS = frozenset(
     {"id", "gpu_model", "gpu_memory_gb", "gpu_count", "capacity", "price_per_hour"}
     | {"metrics_url", "gpu_metrics_url", "health_url"}
@@ -25,7 +27,7 @@ LABELS = frozenset(
 def split_address(address: str) -> tuple[str, int]:
     """Host and port of `host:port` or `[v6]:port`. Raises ValueError with what is allowed."""
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or not 1 <= int(port) <= 65535:
+    if not colon or not port.isdigit() or not 1 <= int(port) <= LARGEST_PORT:
         raise ValueError(f"{address!r} has no port; write host:port, for example 10.0.0.1:8000 or [::1]:8000")
     if host.startswith("[") and host.endswith("]"):
         return str(ipaddress.IPv6Address(host[1:-1])), int(port)
@@ -95,7 +97,19 @@ def endpoint_of(
         price_per_hour=price_per_hour,
         labels=MappingProxyType(dict(labels)),
         source=source,
+        guard_port=guard_port(pool, port),
     )
+
+
+def guard_port(pool: PoolSpec, port: int) -> int | None:
+    """Port of the guard of an endpoint with this port; None when the pool has no guards. Raises ValueError."""
+    if pool.guard is None:
+        return None
+    if port + pool.guard.port_offset > LARGEST_PORT:
+        raise ValueError(
+            f"port {port} plus the guard's port_offset of {pool.guard.port_offset} is above {LARGEST_PORT}"
+        )
+    return port + pool.guard.port_offset
 
 
 def endpoints_of_targets(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from gpuxds.policy.build import split_address
+from gpuxds.policy.build import guard_port, is_ip, split_address
 from gpuxds.policy.gpus import PRIORS, memory_of
 from gpuxds.policy.model import EndpointSpec, EngineSignals, GpuSpec, Policy, PoolSpec, TenantLimits, TenantsSpec
 from gpuxds.policy.positions import Path, dotted
@@ -278,6 +278,8 @@ def groups_name_pools(policy: Policy) -> Iterator[Finding]:
         if group.cluster is None and not group.metadata:
             text = f"group {group.name!r} selects no proxy; give cluster or metadata"
             yield Finding(("node_groups", index), text)
+        if group.name.startswith("guard:"):
+            yield Finding(("node_groups", index, "name"), "names that begin with 'guard:' are those of guards")
         if group.name == "all":
             yield Finding(("node_groups", index, "name"), "'all' is the group of proxies that match no other")
         for position, pool in enumerate(group.pools):
@@ -285,6 +287,65 @@ def groups_name_pools(policy: Policy) -> Iterator[Finding]:
                 close = difflib.get_close_matches(pool, names, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else f"; pools: {', '.join(sorted(names))}"
                 yield Finding(("node_groups", index, "pools", position), f"no pool {pool!r}{hint}")
+
+
+def guards_have_ports(policy: Policy) -> Iterator[Finding]:
+    """A guard listens where nothing else does."""
+    engines = {place_of(endpoint.address): dotted(path) for path, _, endpoint in stated(policy)}
+    for path, pool, endpoint in stated(policy):
+        place = place_of(endpoint.address)
+        if pool.guard is None or isinstance(place, str):
+            continue
+        try:
+            port = guard_port(pool, place[1])
+        except ValueError as error:
+            yield Finding((*path, "address"), str(error))
+            continue
+        if port is not None and (place[0], port) in engines:
+            other = engines[(place[0], port)]
+            text = f"its guard would listen on port {port}, the address of {other}; give another guard.port_offset"
+            yield Finding((*path, "address"), text)
+
+
+def guards_are_usable(policy: Policy) -> Iterator[Finding]:
+    """What a guard's Envoy would reject or never do."""
+    for index, pool in enumerate(policy.pools):
+        if pool.guard is None:
+            continue
+        if not is_ip(pool.guard.address):
+            text = f"{pool.guard.address!r} is not an IP address; Envoy's listener binds addresses, not names"
+            yield Finding(("pools", index, "guard", "address"), text)
+        if pool.guard.queue is not None and pool.guard.queue.timeout <= 0:
+            text = "must be longer than 0s; leave queue out when requests shall not wait"
+            yield Finding(("pools", index, "guard", "queue", "timeout"), text)
+
+
+def priorities_can_be_trusted(policy: Policy) -> Iterator[Finding]:
+    """Rules use headers that clients cannot set, and there is a guard that obeys them."""
+    spec = policy.priorities
+    if spec is None:
+        return
+    if not any(pool.guard for pool in policy.pools):
+        yield Finding(("priorities",), "guards are who obeys priorities, and no pool has them; give pools[].guard")
+    seen: dict[tuple[str, str], int] = {}
+    for index, rule in enumerate(spec.rules):
+        place: Path = ("priorities", "rules", index)
+        if bool(rule.tenants) == bool(rule.header and rule.values) or bool(rule.header) != bool(rule.values):
+            yield Finding(place, "give header and values, or tenants: whom the rule is about")
+        if rule.tenants and policy.tenants is None:
+            yield Finding((*place, "tenants"), "the policy tells no tenants apart; give tenants at its top")
+        if rule.header and rule.header not in spec.trusted_headers:
+            text = (
+                f"clients can send {rule.header!r} themselves and so choose their priority; name it in "
+                "trusted_headers if something before Envoy sets or removes it"
+            )
+            yield Finding((*place, "header"), text)
+        field = "tenants" if rule.tenants else "values"
+        for value in rule.tenants or rule.values:
+            first = seen.setdefault((rule.header or "", value), index)
+            if first != index:
+                text = f"{value!r} is in rules[{first}] too, which decides"
+                yield Finding((*place, field), text, "warning")
 
 
 def stated(policy: Policy) -> Iterator[tuple[Path, PoolSpec, EndpointSpec]]:
@@ -307,4 +368,7 @@ CHECKS: tuple[Callable[[Policy], Iterator[Finding]], ...] = (
     hashes_have_a_key,
     signals_make_sense,
     groups_name_pools,
+    guards_have_ports,
+    guards_are_usable,
+    priorities_can_be_trusted,
 )

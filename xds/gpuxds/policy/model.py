@@ -17,6 +17,10 @@ LARGEST_CAPACITY = 1_000_000
 ID_PATTERN = r"^[A-Za-z0-9_.:/@\[\]-]{1,128}$"
 HEADER_PATTERN = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 """A header's name, as HTTP allows it."""
+LOWER_HEADER_PATTERN = r"^[a-z0-9!#$%&'*+.^_`|~-]+$"
+"""The same in lower case, as Envoy matches it."""
+Priority = Literal["LOW", "NORMAL", "HIGH", "URGENT"]
+"""In ascending order."""
 
 
 def name_only(value: object) -> object:
@@ -193,6 +197,27 @@ class LargeRequestsSpec(Model):
     that failed is tried again."""
 
 
+class QueueSpec(Model):
+    """Requests that wait for a guarded endpoint when every one is full."""
+
+    timeout: Duration = 5.0
+    """Longest wait; then 429 with `retry-after`. 5 s: what a person at a chat bears before the first word."""
+    max_waiting: int = Field(64, ge=1, le=10_000)
+    """Most requests that wait for one endpoint; further ones are refused at once."""
+
+
+class GuardSpec(Model):
+    """An Envoy beside each endpoint that lets at most `capacity` requests run there, whoever sends them."""
+
+    port_offset: int = Field(1000, ge=1, le=64_511)
+    """A guard listens on its endpoint's port plus this, and the proxies send requests there. An offset and not a
+    port, since one host often runs several engines."""
+    address: str = "0.0.0.0"
+    """Address a guard binds."""
+    queue: QueueSpec | None = None
+    """How requests wait when every endpoint is full. Default: they do not; the answer is 429 at once."""
+
+
 class PoolSpec(Model):
     """Endpoints that serve the same requests."""
 
@@ -225,6 +250,8 @@ class PoolSpec(Model):
     hedging: HedgingSpec | None = None
     """A second try for small requests that are not streamed, within the budget of `retries`. Default: none. Needs
     the body to be read."""
+    guard: GuardSpec | None = None
+    """Exact limits by an Envoy beside each endpoint. Default: none; the proxies' own limits stop a runaway only."""
 
 
 class EngineSignals(Model):
@@ -375,7 +402,7 @@ class EstimateSpec(Model):
     max_body_bytes: int = Field(10_485_760, ge=65_536, le=104_857_600)
     """Largest body; larger ones are answered with 413, since Envoy holds a body in memory to read it. 10 MiB: a
     prompt of 2.6 million tokens."""
-    trust_header: str | None = Field(None, pattern=r"^[a-z0-9!#$%&'*+.^_`|~-]+$")
+    trust_header: str | None = Field(None, pattern=LOWER_HEADER_PATTERN)
     """Request header whose number is the estimate, in lower case; give it only when clients cannot set it
     themselves. Requests without a usable number are estimated. Default: no header is trusted."""
 
@@ -406,10 +433,10 @@ class TenantOverride(TenantLimits):
 class TenantsSpec(Model):
     """Who sends requests, and how much each may ask for. Each Envoy counts for itself."""
 
-    header: str | None = Field(None, pattern=r"^[a-z0-9!#$%&'*+.^_`|~-]+$")
+    header: str | None = Field(None, pattern=LOWER_HEADER_PATTERN)
     """Request header that names the tenant, in lower case; a gateway before Envoy must set it, since clients can
     write what they like. Give this or `api_key_header`."""
-    api_key_header: str | None = Field(None, pattern=r"^[a-z0-9!#$%&'*+.^_`|~-]+$")
+    api_key_header: str | None = Field(None, pattern=LOWER_HEADER_PATTERN)
     """Request header with the tenant's API key, for example authorization; `Bearer` before the key is left out."""
     proxies: int = Field(1, ge=1, le=10_000)
     """Envoys that the traffic is spread over: each allows this fraction of every limit. 1: limits are per Envoy."""
@@ -420,6 +447,34 @@ class TenantsSpec(Model):
     max_unknown: int = Field(10_000, ge=1, le=1_000_000)
     """Tenants without an override that an Envoy keeps count of; beyond that the one unheard for longest starts
     afresh. 10,000: about 5 MB."""
+
+
+class PriorityRuleSpec(Model):
+    """Requests that have a priority of their own: by `header` and `values`, or by `tenants`."""
+
+    header: str | None = Field(None, pattern=LOWER_HEADER_PATTERN)
+    """Request header, in lower case."""
+    values: list[str] = Field(default_factory=list)
+    """Values of the header that this rule is about; compared exactly."""
+    tenants: list[str] = Field(default_factory=list)
+    """Tenants that this rule is about, as `tenants` of the policy names them; in place of `header` and `values`."""
+    priority: Priority
+    """Priority of these requests: LOW, NORMAL, HIGH or URGENT."""
+
+
+class PrioritiesSpec(Model):
+    """Who is refused first when a guarded endpoint is full."""
+
+    rules: list[PriorityRuleSpec] = Field(min_length=1)
+    """The first rule that fits a request decides."""
+    default: Priority = "NORMAL"
+    """Priority of requests that no rule is about."""
+    trusted_headers: list[str] = Field(default_factory=list)
+    """Headers of rules that clients cannot set themselves, since something before Envoy sets or removes them.
+    Rules may use these only: whoever could choose the header could choose the priority."""
+    reserved_percent: float = Field(10.0, ge=0, le=50)
+    """Part of each endpoint's capacity, rounded up to whole requests, that NORMAL leaves to HIGH and URGENT; LOW
+    leaves twice as much. 10: room for a burst while the next request ends."""
 
 
 class NodeGroupSpec(Model):
@@ -458,3 +513,5 @@ class Policy(Model):
     """Priors of further GPU models, or other ones for known models."""
     node_groups: list[NodeGroupSpec] = Field(default_factory=list)
     """Proxies that see some pools only."""
+    priorities: PrioritiesSpec | None = None
+    """Who is refused first when a guarded endpoint is full. Default: all requests are alike."""

@@ -103,5 +103,6 @@ def state(server: FakeGpuServer) -> dict[str, Any]:
         "running": server.replica.running,
         "waiting": len(server.replica.waiting),
         "requests": server.requests,
+        "most_at_once": server.most_at_once,
         "faults": asdict(server.faults),
     }

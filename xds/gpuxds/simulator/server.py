@@ -57,6 +57,8 @@ class FakeGpuServer:
     busy_since: float = 0.0
     busy: float = 0.0
     requests: int = 0
+    most_at_once: int = 0
+    """Most requests it had at once, running and waiting."""
     runner: web.AppRunner | None = None
 
     def __post_init__(self) -> None:
@@ -191,6 +193,7 @@ class FakeGpuServer:
         ticket = Ticket(Sequence(prompt, max(1, tokens), submitted))
         self.tickets[id(ticket.sequence)] = ticket
         self.replica.submit(ticket.sequence)
+        self.most_at_once = max(self.most_at_once, self.replica.running + len(self.replica.waiting))
         self.work.set()
         try:
             if body.get("stream"):

@@ -43,11 +43,22 @@ class BootstrapOptions:
     sds_dir: str | None = None
     """Directory of the files of `sds_files`; None: certificates are read once, at Envoy's start."""
     token: str | None = None
+    guarded: str | None = None
+    """Id of the endpoint it guards; None: it is a proxy that balances."""
+
+
+GUARD_HEADER = """\
+# The guard of endpoint {endpoint}. Run it beside the engine, with one worker:
+#   envoy -c FILE --concurrency 1 --drain-strategy immediate
+# With that strategy an edit of the policy reaches connections that are open with their next request.
+# The limit holds with more workers too; requests that wait would stand in a line per worker.
+"""
 
 
 def render(options: BootstrapOptions) -> str:
     """The bootstrap as YAML."""
-    return dumped(document(options))
+    header = GUARD_HEADER.format(endpoint=options.guarded) if options.guarded is not None else ""
+    return header + dumped(document(options))
 
 
 def dumped(content: dict[str, Any]) -> str:
@@ -64,10 +75,11 @@ def dumped(content: dict[str, Any]) -> str:
 def document(options: BootstrapOptions) -> dict[str, Any]:
     """The bootstrap as plain values."""
     node: dict[str, Any] = {"id": options.node_id, "cluster": options.node_cluster}
-    if options.metadata:
-        node["metadata"] = dict(options.metadata)
+    role = {"role": "guard", "endpoint": options.guarded} if options.guarded is not None else {}
+    if options.metadata or role:
+        node["metadata"] = {**options.metadata, **role}
     source = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "5s"}
-    return {
+    made = {
         "node": node,
         "admin": {"address": socket_address(options.admin)},
         "dynamic_resources": {
@@ -80,15 +92,23 @@ def document(options: BootstrapOptions) -> dict[str, Any]:
             "cds_config": dict(source),
             "lds_config": dict(source),
         },
-        "cluster_manager": {
-            "load_stats_config": {
-                "api_type": "GRPC",
-                "transport_api_version": "V3",
-                "grpc_services": [grpc_service()],
-            }
-        },
-        "static_resources": {"clusters": [control_plane(options)]},
     }
+    parts = guard_parts() if options.guarded is not None else proxy_parts()
+    return made | parts | {"static_resources": {"clusters": [control_plane(options)]}}
+
+
+def proxy_parts() -> dict[str, Any]:
+    """What only a proxy has: it reports the load it sends."""
+    report = {"api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [grpc_service()]}
+    return {"cluster_manager": {"load_stats_config": report}}
+
+
+def guard_parts() -> dict[str, Any]:
+    """What only a guard has: a listener that the requests waiting in it call. It reports no load, since the proxies
+    count its requests already."""
+    kind = "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
+    extension = {"name": "envoy.bootstrap.internal_listener", "typed_config": {"@type": kind}}
+    return {"bootstrap_extensions": [extension]}
 
 
 def grpc_service() -> dict[str, Any]:

@@ -25,10 +25,12 @@ from envoy_data_plane.google.protobuf import Any as PackedMessage
 
 from gpuxds.policy.model import OutlierSpec, PoolSpec, RetrySpec
 from gpuxds.scoring.registry import LbChoice, lb_of
+from gpuxds.snapshot.capacity import guarded_limits
 from gpuxds.snapshot.model import CLUSTER, ENDPOINTS, Resource
 from gpuxds.snapshot.retries import retry_budget
 from gpuxds.snapshot.versions import resource
 
+HTTP_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 UPSTREAM_IDLE_S = 4.0
 """Connections idle for this long are closed by Envoy. vLLM's HTTP server closes its end after 5 s; whoever
 closes first decides whether a request can run into a connection that is just closing."""
@@ -42,8 +44,8 @@ ADS = core.ConfigSource(ads=core.AggregatedConfigSource(), resource_api_version=
 
 
 def cluster(pool: PoolSpec, name: str, capacity: float) -> Resource:
-    """A cluster of a pool, the shared one or a slice's, whose endpoints run `capacity` requests at once
-    together."""
+    """A cluster of a pool, the shared one or a slice's, whose endpoints run `capacity` requests at once together;
+    those that wait at guards included."""
     message = cluster_v3.Cluster(
         name=name,
         type=cluster_v3.ClusterDiscoveryType.EDS,
@@ -51,11 +53,9 @@ def cluster(pool: PoolSpec, name: str, capacity: float) -> Resource:
         connect_timeout=timedelta(seconds=pool.timeouts.connect),
         load_balancing_policy=balancing(lb_of(pool.strategy)),
         common_lb_config=cluster_v3.ClusterCommonLbConfig(healthy_panic_threshold=envoy_type.Percent(value=0.0)),
-        circuit_breakers=circuit_breakers(capacity, pool.retries),
+        circuit_breakers=guarded_limits(capacity) if pool.guard else circuit_breakers(capacity, pool.retries),
         outlier_detection=outliers(pool.outlier_detection),
-        typed_extension_protocol_options={
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": PackedMessage.pack(protocol(pool.protocol))
-        },
+        typed_extension_protocol_options={HTTP_PROTOCOL_OPTIONS: PackedMessage.pack(protocol(pool.protocol))},
         lrs_server=core.ConfigSource(self=core.SelfConfigSource()),
     )
     return resource(name, CLUSTER, bytes(message), refers_to=((ENDPOINTS, name),))

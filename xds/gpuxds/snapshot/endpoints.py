@@ -92,7 +92,7 @@ class AssignmentEncoder:
 
 def addresses_of(endpoints: Sequence[Endpoint], in_eds: Bools) -> tuple[tuple[str, int], ...]:
     """IP and port of the endpoints that are in EDS."""
-    return tuple((endpoints[row].ip or "", endpoints[row].port) for row in np.flatnonzero(in_eds).tolist())
+    return tuple((endpoints[row].ip or "", endpoints[row].proxied_port) for row in np.flatnonzero(in_eds).tolist())
 
 
 def lay_out(cluster: str, addresses: tuple[tuple[str, int], ...]) -> Layout:

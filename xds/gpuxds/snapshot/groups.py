@@ -12,10 +12,14 @@ from gpuxds.policy.model import NodeGroupSpec
 
 ALL = "all"
 """Name of the group of proxies that match no other."""
+GUARD_PREFIX = "guard:"
+"""What the groups of guards begin with; an endpoint's id follows. Other groups cannot have such names."""
 
 
 def group_of(groups: Sequence[NodeGroupSpec], cluster: str, metadata: Mapping[str, str]) -> str:
-    """The group of a proxy with this node.cluster and these metadata entries."""
+    """The group of a proxy with this node.cluster and these metadata entries. A guard is a group of its own."""
+    if metadata.get("role") == "guard":
+        return GUARD_PREFIX + metadata.get("endpoint", "")
     for group in groups:
         right_cluster = group.cluster is None or group.cluster == cluster
         if right_cluster and all(metadata.get(key) == value for key, value in group.metadata.items()):

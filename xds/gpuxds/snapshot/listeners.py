@@ -33,6 +33,7 @@ from gpuxds.policy.model import Policy, PoolSpec
 from gpuxds.policy.slices import Slice
 from gpuxds.policy.strategies import ConsistentHash
 from gpuxds.snapshot.bootstrap import UPSTREAM
+from gpuxds.snapshot.capacity import elsewhere, overflow
 from gpuxds.snapshot.clusters import ADS
 from gpuxds.snapshot.estimate import (
     estimate_filters,
@@ -112,7 +113,7 @@ def limits(policy: Policy) -> list[hcm.HttpFilter]:
 
 def local_replies(policy: Policy) -> hcm.LocalReplyConfig | None:
     """What Envoy answers by itself; None: its own words."""
-    mappers = [*large_replies(policy), *estimate_replies(policy)]
+    mappers = [*large_replies(policy), *estimate_replies(policy), *overflow(policy)]
     return hcm.LocalReplyConfig(mappers=mappers) if mappers else None
 
 
@@ -194,7 +195,7 @@ def action(pool: PoolSpec, cluster: str) -> route_v3.RouteAction:
         cluster=cluster,
         timeout=timedelta(0),
         idle_timeout=timedelta(seconds=pool.timeouts.idle),
-        retry_policy=retry_policy(pool.retries),
+        retry_policy=elsewhere(pool, retry_policy(pool.retries)),
         hedge_policy=stuck_policy(pool.retries),
         hash_policy=hash_policy(pool),
         prefix_rewrite=pool.match.rewrite or "",

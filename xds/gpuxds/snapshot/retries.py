@@ -89,7 +89,7 @@ def retry_budget(spec: RetrySpec) -> cluster_v3.CircuitBreakersThresholdsRetryBu
 def of_host(pools: Sequence[PoolSpec]) -> HostOptions:
     """The virtual host's part; empty when no pool retries or reads bodies."""
     options: HostOptions = {}
-    if any(pool.retries.attempts for pool in pools):
+    if any(pool.retries.attempts or pool.guard for pool in pools):
         options["include_request_attempt_count"] = True
     if any(pool.retries.attempts or reads_bodies(pool) for pool in pools):
         options["request_body_buffer_limit"] = BODY_BYTES

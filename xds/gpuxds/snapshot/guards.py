@@ -1,0 +1,252 @@
+"""What the guard of one endpoint is told: a listener, the engine behind it, and who may run, wait or must go.
+
+A guard is an Envoy on the GPU host that every request to the engine passes, through two listeners. In the first, a
+Lua script (`envoy/guard.lua`) decides in good order: who runs, who waits in line, who is sent elsewhere. Behind it,
+inside the same Envoy, stands the wall: Envoy's concurrency filter at a fixed limit, whose counter is one atomic
+number for all workers. So the limit holds even where the script does not run as it should, and while an edit
+replaces the first listener, whose old connections go on under the old script. Circuit breakers cannot be that wall:
+each worker may open one connection beyond them.
+
+A script cannot sleep, but it can call: the listener `pause` answers after as many milliseconds as it is asked to.
+
+Reference: https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/http/http_filters/lua_filter
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+from envoy_data_plane.envoy.config.accesslog import v3 as accesslog
+from envoy_data_plane.envoy.config.cluster import v3 as cluster_v3
+from envoy_data_plane.envoy.config.core import v3 as core
+from envoy_data_plane.envoy.config.endpoint import v3 as endpoint_v3
+from envoy_data_plane.envoy.config.listener import v3 as listener_v3
+from envoy_data_plane.envoy.config.route import v3 as route_v3
+from envoy_data_plane.envoy.extensions.filters.common.fault import v3 as common_fault
+from envoy_data_plane.envoy.extensions.filters.http.adaptive_concurrency import v3 as concurrency
+from envoy_data_plane.envoy.extensions.filters.http.fault import v3 as fault
+from envoy_data_plane.envoy.extensions.filters.http.lua import v3 as lua
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
+from envoy_data_plane.envoy.extensions.upstreams.http import v3 as upstream
+from envoy_data_plane.envoy.type import v3 as envoy_type
+from envoy_data_plane.google.protobuf import Any as PackedMessage
+
+from gpuxds.fleet.endpoint import Endpoint
+from gpuxds.policy.model import GuardSpec, Policy, PoolSpec
+from gpuxds.snapshot.capacity import ELSEWHERE, REFUSED, patient_attempt, refused, retry_after_s
+from gpuxds.snapshot.clusters import HTTP_PROTOCOL_OPTIONS, protocol
+from gpuxds.snapshot.listeners import HEADERS_TIMEOUT_S, router_filter
+from gpuxds.snapshot.lua import text_of
+from gpuxds.snapshot.model import CLUSTER, LISTENER, Resource, Snapshot
+from gpuxds.snapshot.priorities import script_lines
+from gpuxds.snapshot.versions import resource, resource_set
+
+ENGINE = "engine"
+"""Name of the guard's cluster that is the engine."""
+GUARD = "guard"
+"""Name of the guard's listener."""
+PAUSE = "pause"
+"""Name of the listener, and its cluster, that answers after a while."""
+WALL = "wall"
+"""Name of the listener, and its cluster, that lets no more than the capacity through."""
+NOTHING = Snapshot({CLUSTER: resource_set(()), LISTENER: resource_set(())})
+"""For a guard whose endpoint there is not: it listens nowhere."""
+MOST = 2**30
+FOREVER = timedelta(days=3650)
+
+
+def snapshot_of_guard(policy: Policy, pool: PoolSpec, endpoint: Endpoint, peers: int) -> Snapshot:
+    """Everything the guard of `endpoint` is told; `peers` is the number of endpoints in its pool, with itself."""
+    if pool.guard is None or endpoint.ip is None:
+        return NOTHING
+    clusters = [engine_cluster(pool, endpoint), internal_cluster(WALL)]
+    listeners = [
+        guard_listener(policy, pool.guard, endpoint, patient_attempt(pool, peers)),
+        wall_listener(endpoint.capacity),
+    ]
+    if pool.guard.queue is not None:
+        clusters.append(internal_cluster(PAUSE))
+        listeners.append(pause_listener())
+    return Snapshot({CLUSTER: resource_set(clusters), LISTENER: resource_set(listeners)})
+
+
+def engine_cluster(pool: PoolSpec, endpoint: Endpoint) -> Resource:
+    """The engine. No limits here: those are the listener's."""
+    address = core.SocketAddress(address=endpoint.ip or "", port_value=endpoint.port)
+    message = cluster_v3.Cluster(
+        name=ENGINE,
+        type=cluster_v3.ClusterDiscoveryType.STATIC,
+        connect_timeout=timedelta(seconds=pool.timeouts.connect),
+        load_assignment=one_host(ENGINE, core.Address(socket_address=address)),
+        circuit_breakers=without_limits(),
+        typed_extension_protocol_options={HTTP_PROTOCOL_OPTIONS: PackedMessage.pack(protocol(pool.protocol))},
+    )
+    return resource(ENGINE, CLUSTER, bytes(message))
+
+
+@cache
+def internal_cluster(name: str) -> Resource:
+    """The way to a listener of this name in the same Envoy; each request on a connection of its own, so that none
+    goes to a listener that an edit replaced."""
+    once = upstream.HttpProtocolOptions(
+        explicit_http_config=upstream.HttpProtocolOptionsExplicitHttpConfig(
+            http_protocol_options=core.Http1ProtocolOptions()
+        ),
+        common_http_protocol_options=core.HttpProtocolOptions(max_requests_per_connection=1),
+    )
+    message = cluster_v3.Cluster(
+        name=name,
+        type=cluster_v3.ClusterDiscoveryType.STATIC,
+        connect_timeout=timedelta(seconds=1),
+        load_assignment=one_host(
+            name, core.Address(envoy_internal_address=core.EnvoyInternalAddress(server_listener_name=name))
+        ),
+        circuit_breakers=without_limits(),
+        typed_extension_protocol_options={HTTP_PROTOCOL_OPTIONS: PackedMessage.pack(once)},
+    )
+    return resource(name, CLUSTER, bytes(message))
+
+
+def one_host(name: str, address: core.Address) -> endpoint_v3.ClusterLoadAssignment:
+    """An assignment of one address."""
+    host = endpoint_v3.LbEndpoint(endpoint=endpoint_v3.Endpoint(address=address))
+    return endpoint_v3.ClusterLoadAssignment(
+        cluster_name=name, endpoints=[endpoint_v3.LocalityLbEndpoints(lb_endpoints=[host])]
+    )
+
+
+def without_limits() -> cluster_v3.CircuitBreakers:
+    """Limits out of the way."""
+    return cluster_v3.CircuitBreakers(
+        thresholds=[
+            cluster_v3.CircuitBreakersThresholds(
+                max_connections=MOST, max_pending_requests=MOST, max_requests=MOST, max_retries=MOST
+            )
+        ]
+    )
+
+
+def guard_listener(policy: Policy, spec: GuardSpec, endpoint: Endpoint, patience: int) -> Resource:
+    """Where proxies send the endpoint's requests."""
+    filters = [script(policy, spec, endpoint.capacity, patience), router_filter()]
+    address = core.SocketAddress(address=spec.address, port_value=endpoint.guard_port or 0)
+    message = listener_v3.Listener(
+        name=GUARD,
+        address=core.Address(socket_address=address),
+        filter_chains=[http_chain(forwarding(GUARD, WALL, filters))],
+        stat_prefix=GUARD,
+    )
+    return resource(GUARD, LISTENER, bytes(message), refers_to=((CLUSTER, WALL),))
+
+
+def wall_listener(capacity: int) -> Resource:
+    """Lets at most `capacity` requests through to the engine, and depends on nothing else."""
+    manager = forwarding(WALL, ENGINE, [limit(capacity), router_filter()])
+    manager.local_reply_config = hcm.LocalReplyConfig(mappers=[refusal()])
+    message = listener_v3.Listener(
+        name=WALL,
+        internal_listener=listener_v3.ListenerInternalListenerConfig(),
+        filter_chains=[http_chain(manager)],
+    )
+    return resource(WALL, LISTENER, bytes(message), refers_to=((CLUSTER, ENGINE),))
+
+
+def forwarding(name: str, cluster: str, filters: list[hcm.HttpFilter]) -> hcm.HttpConnectionManager:
+    """HTTP to one cluster, without timeouts: those are the proxies'."""
+    forward = route_v3.RouteAction(cluster=cluster, timeout=timedelta(0), idle_timeout=timedelta(0))
+    return hcm.HttpConnectionManager(
+        stat_prefix=name,
+        route_config=one_route(name, route_v3.Route(match=route_v3.RouteMatch(prefix="/"), route=forward)),
+        http_filters=filters,
+        generate_request_id=False,
+        server_header_transformation=hcm.HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
+        request_headers_timeout=timedelta(seconds=HEADERS_TIMEOUT_S),
+        stream_idle_timeout=timedelta(0),
+    )
+
+
+@cache
+def pause_listener() -> Resource:
+    """Answers each request after the time its header says."""
+    delay = common_fault.FaultDelay(
+        header_delay=common_fault.FaultDelayHeaderDelay(),
+        percentage=envoy_type.FractionalPercent(numerator=100),
+    )
+    answer = route_v3.Route(
+        match=route_v3.RouteMatch(prefix="/"), direct_response=route_v3.DirectResponseAction(status=200)
+    )
+    manager = hcm.HttpConnectionManager(
+        stat_prefix=PAUSE,
+        route_config=one_route(PAUSE, answer),
+        http_filters=[packed("envoy.filters.http.fault", fault.HttpFault(delay=delay)), router_filter()],
+    )
+    message = listener_v3.Listener(
+        name=PAUSE,
+        internal_listener=listener_v3.ListenerInternalListenerConfig(),
+        filter_chains=[http_chain(manager)],
+    )
+    return resource(PAUSE, LISTENER, bytes(message))
+
+
+def one_route(name: str, route: route_v3.Route) -> route_v3.RouteConfiguration:
+    """All requests take one route."""
+    host = route_v3.VirtualHost(name=name, domains=["*"], routes=[route])
+    return route_v3.RouteConfiguration(name=name, virtual_hosts=[host])
+
+
+def http_chain(manager: hcm.HttpConnectionManager) -> listener_v3.FilterChain:
+    """A listener's only filter."""
+    return listener_v3.FilterChain(
+        filters=[listener_v3.Filter(name="http", typed_config=PackedMessage.pack(manager))]
+    )
+
+
+def script(policy: Policy, spec: GuardSpec, capacity: int, patience: int) -> hcm.HttpFilter:
+    """The script, with the numbers of this endpoint."""
+    queue = spec.queue
+    numbers = {
+        "CAPACITY": str(capacity),
+        "MAX_WAITING": str(queue.max_waiting if queue else 0),
+        "TIMEOUT_MS": f"{1000 * queue.timeout:.0f}" if queue else "0",
+        "PATIENT_ATTEMPT": str(patience),
+        "RETRY_AFTER_S": f'"{retry_after_s(spec)}"',
+        "REFUSED_HEADER": f'"{REFUSED}"',
+    }
+    lines = [f"local {name} = {value}" for name, value in numbers.items()]
+    code = "\n".join([*lines, *script_lines(policy.priorities, capacity), text_of("guard")])
+    return packed("envoy.filters.http.lua", lua.Lua(default_source_code=core.DataSource(inline_string=code)))
+
+
+def refusal() -> hcm.ResponseMapper:
+    """The wall's own 429, which no script wrote, as the others: with a body, and to be tried elsewhere."""
+    status = accesslog.ComparisonFilter(
+        op=accesslog.ComparisonFilterOp.EQ,
+        value=core.RuntimeUInt32(default_value=429, runtime_key="gpuxds.refusal"),
+    )
+    found = accesslog.AccessLogFilter(status_code_filter=accesslog.StatusCodeFilter(comparison=status))
+    return refused(found, 1, ELSEWHERE)
+
+
+def limit(capacity: int) -> hcm.HttpFilter:
+    """At most `capacity` requests: least and most of an adaptive limit are the same."""
+    bounds = concurrency.GradientControllerConfigConcurrencyLimitCalculationParams(
+        max_concurrency_limit=capacity, concurrency_update_interval=FOREVER
+    )
+    latency = concurrency.GradientControllerConfigMinimumRttCalculationParams(
+        interval=FOREVER, request_count=MOST, min_concurrency=capacity
+    )
+    message = concurrency.AdaptiveConcurrency(
+        gradient_controller_config=concurrency.GradientControllerConfig(
+            concurrency_limit_params=bounds, min_rtt_calc_params=latency
+        ),
+        enabled=core.RuntimeFeatureFlag(default_value=True, runtime_key="gpuxds.wall"),
+        concurrency_limit_exceeded_status=envoy_type.HttpStatus(code=envoy_type.StatusCode.TooManyRequests),
+    )
+    return packed("envoy.filters.http.adaptive_concurrency", message)
+
+
+def packed(name: str, message: Any) -> hcm.HttpFilter:
+    """A filter under its full name."""
+    return hcm.HttpFilter(name=name, typed_config=PackedMessage.pack(message))
