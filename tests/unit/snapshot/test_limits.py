@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from envoy_data_plane.envoy.config.listener import v3 as listener_v3
 from envoy_data_plane.envoy.config.route import v3 as route_v3
+from envoy_data_plane.envoy.extensions.access_loggers.stream import v3 as stream_log
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
 from google.protobuf.any_pb2 import Any as AnyMessage
 
@@ -68,6 +69,19 @@ def test_tenants_have_filters_for_the_limits_they_have_and_no_more() -> None:
     assert filters("{tokens_per_second: 1}") == ["tenants", "gunzip", "estimate", "tokens"]
     both = ["tenants", "requests", "gunzip", "estimate", "tokens"]
     assert filters("{requests_per_second: 1, tokens_per_second: 1}") == both
+
+
+def test_the_access_log_says_whose_a_request_was_and_how_many_tokens_it_was_taken_for() -> None:
+    def fields(spec: Policy) -> set[str]:
+        (log,) = manager(spec).access_log
+        assert log.typed_config is not None
+        written = stream_log.StdoutAccessLog.parse(log.typed_config.value).log_format
+        assert written is not None
+        assert written.json_format is not None
+        return set(written.json_format.fields)
+
+    both = policy(extra="tenants: {header: x-tenant, default: {tokens_per_second: 1}}")
+    assert fields(both) - fields(policy()) == {"tenant", "estimated_tokens"}
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.3, 1.0, 2.5, 7.0, 1234.5, 1e6])

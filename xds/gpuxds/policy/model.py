@@ -446,7 +446,7 @@ class TenantsSpec(Model):
     """Limits of tenants by name; what one does not state it takes from `default`."""
     max_unknown: int = Field(10_000, ge=1, le=1_000_000)
     """Tenants without an override that an Envoy keeps count of; beyond that the one unheard for longest starts
-    afresh. 10,000: about 5 MB."""
+    afresh. 10,000: about 5 MB for each kind of limit."""
 
 
 class PriorityRuleSpec(Model):

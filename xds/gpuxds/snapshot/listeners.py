@@ -124,8 +124,8 @@ def router_filter() -> hcm.HttpFilter:
 
 def access_logs(policy: Policy) -> list[accesslog.AccessLog]:
     """Where Envoy logs requests: on its standard output, and to us when the policy wants to know their latency."""
-    wanted = (policy.listener.access_log, standard_output), (policy.signals.proxy.access_logs, to_us)
-    return [made() for asked, made in wanted if asked]
+    ours = [standard_output(policy)] if policy.listener.access_log else []
+    return [*ours, to_us()] if policy.signals.proxy.access_logs else ours
 
 
 def to_us() -> accesslog.AccessLog:
@@ -138,9 +138,11 @@ def to_us() -> accesslog.AccessLog:
     return accesslog.AccessLog(name="gpuxds", typed_config=PackedMessage.pack(log))
 
 
-def standard_output() -> accesslog.AccessLog:
-    """One JSON line per request on standard output."""
-    fields = {name: Value(string_value=what) for name, what in ACCESS_LOG_FIELDS.items()}
+def standard_output(policy: Policy) -> accesslog.AccessLog:
+    """One JSON line per request on standard output, with what our filters found out."""
+    ours = (*tenant_headers(policy), *estimate_headers(policy))
+    found = {name.removeprefix("x-gpuxds-").replace("-", "_"): f"%REQ({name})%" for name in ours}
+    fields = {name: Value(string_value=what) for name, what in {**ACCESS_LOG_FIELDS, **found}.items()}
     line = core.SubstitutionFormatString(json_format=Struct(fields=fields))
     return accesslog.AccessLog(
         name="stdout", typed_config=PackedMessage.pack(stream_log.StdoutAccessLog(log_format=line))
