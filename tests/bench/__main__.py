@@ -1,4 +1,5 @@
-"""`make bench`: the quick tables; `make bench ARGS=growth`: one of them; `make bench ARGS=all`: all but strategies.
+"""`make bench`: the quick tables; `make bench ARGS=growth`: one of them; `make bench ARGS=all`: all that are about
+the control plane.
 
 All print Markdown with the machine named, ready to be pasted into `README.md` beside this file.
 """

@@ -44,12 +44,12 @@ async def heartbeats() -> AsyncIterator[Table]:
         folder = Path(name)
         xds, admin = free_ports(2)
         policy = folder / "policy.yaml"
-        rows = "".join(
+        listed = "".join(
             f"  - {{id: e{n}, address: '10.0.{n >> 8}.{n & 255}:80', gpu: {{model: H100-80}}, "
             "metrics: {source: heartbeat}}\n"
             for n in range(ENDPOINTS)
         )
-        policy.write_text(f"version: 1\npools:\n- name: p\n  endpoints:\n{rows}")
+        policy.write_text(f"version: 1\npools:\n- name: p\n  endpoints:\n{listed}")
         server = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "gpuxds", "serve", str(policy), "--xds", f"127.0.0.1:{xds}",
             "--admin", f"127.0.0.1:{admin}", "--state-dir", name,

@@ -66,13 +66,13 @@ async def scrape(sizes: tuple[int, ...] = (1_000,)) -> AsyncIterator[Table]:
         for kind in ("plain", "gzip"):
             async with started(sys.executable, HERE / "page_server.py", kind) as server:
                 port = int(await server.answer("port"))
-                whole, rate = await scraper_cpu(size, port)
+                whole, rate, failed = await scraper_cpu(size, port)
                 bare = await fetching_cpu(size, port)
             rows.append(
                 figure(
                     f"scrape {size:,} endpoints once a second, {kind} pages", whole, "cores",
                     1.0 if size == PAGES else None,
-                    f"{rate:,.0f} pages/s read; fetching without reading: {bare:.2f} cores",
+                    f"{rate:,.0f} pages/s read, {failed} failed; fetching without reading: {bare:.2f} cores",
                 )
             )  # fmt: skip
     yield Table("Signals: pages to columns", "make bench ARGS=scrape", FIGURES, tuple(rows), NOTE)
@@ -91,8 +91,8 @@ class CountingStore(Store):
         super().record(endpoint_id, values, at)
 
 
-async def scraper_cpu(size: int, port: int) -> tuple[float, float]:
-    """Cores and pages per second of the real scraper, once it is in its stride."""
+async def scraper_cpu(size: int, port: int) -> tuple[float, float, int]:
+    """Cores, pages per second and failed fetches of the real scraper, once it is in its stride."""
     policy = load_text(policy_text(size, port), "bench").policy
     store = CountingStore(rules_of(policy.signals))
     fleet = endpoints(policy)
@@ -102,9 +102,7 @@ async def scraper_cpu(size: int, port: int) -> tuple[float, float]:
         await until(lambda: store.pages >= 2 * size, 60, "every page was read")
         before = store.pages
         cores = await cores_of(SECONDS)
-        if scraper.failures:
-            raise RuntimeError(f"{scraper.failures} fetches failed: {list(scraper.failing.values())[:3]}")
-    return cores, (store.pages - before) / SECONDS
+    return cores, (store.pages - before) / SECONDS, scraper.failures
 
 
 async def fetching_cpu(size: int, port: int) -> float:
