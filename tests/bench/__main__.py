@@ -1,7 +1,7 @@
-"""`make bench`: the quick benchmarks, one line each.
+"""`make bench`: the quick tables; `make bench ARGS=growth`: one of them; `make bench ARGS=all`: all that are about
+the control plane.
 
-`make bench ARGS=strategies`: every strategy under load. `make bench ARGS=proxy`: requests per second and CPU per
-request of Envoy with our configuration, against a bare one.
+All print Markdown with the machine named, ready to be pasted into `README.md` beside this file.
 """
 
 from __future__ import annotations
@@ -9,51 +9,82 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import structlog
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench.bench_hot_paths import decision, encode, parse
+from bench.bench_ack import ack
+from bench.bench_growth import growth
+from bench.bench_heartbeats import heartbeats
+from bench.bench_hot_paths import hot_paths
+from bench.bench_peers import peers
 from bench.bench_proxy import proxy
 from bench.bench_push import push
+from bench.bench_scrape import scrape
+from bench.bench_start import start
+from bench.bench_storm import storm
 from bench.bench_strategies import strategies
+from bench.tables import Table, machine
+
+Benchmark = Callable[[], AsyncIterator[Table]]
 
 
-async def pushes() -> None:
-    """Fan-out at a few sizes."""
-    for endpoints, streams in ((1_000, 100), (10_000, 20), (100, 1_000)):
-        async for line in push(endpoints, streams):
-            print(line, flush=True)
+async def hot() -> AsyncIterator[Table]:
+    """No I/O."""
+    yield hot_paths()
 
 
-async def under_load() -> None:
-    """Strategies side by side; takes about seven minutes."""
-    async for line in strategies():
-        print(line, flush=True)
+async def quick_push() -> AsyncIterator[Table]:
+    """The matrix, for a shorter time."""
+    async for table in push(seconds=6.0):
+        yield table
 
 
-async def in_the_proxy() -> None:
+async def quick_ack() -> AsyncIterator[Table]:
+    """Fewer refusals."""
+    async for table in ack(samples=100):
+        yield table
+
+
+async def in_the_proxy() -> AsyncIterator[Table]:
     """Our configuration against a bare Envoy; takes about three minutes."""
-    async for line in proxy():
-        print(line, flush=True)
+    rows = [(line,) async for line in proxy()]
+    yield Table("A request in the proxy", "make bench ARGS=proxy", ("against a bare Envoy",), tuple(rows))
 
 
-def main() -> None:
-    """Run what was asked for."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    if sys.argv[1:] == ["strategies"]:
-        asyncio.run(under_load())
-        return
-    if sys.argv[1:] == ["proxy"]:
-        asyncio.run(in_the_proxy())
-        return
-    for benchmark in (parse, decision, encode):
-        for result in benchmark():
-            print(result, flush=True)
-    asyncio.run(pushes())
+QUICK: tuple[Benchmark, ...] = (hot, scrape, quick_ack, quick_push)
+ALL: dict[str, Benchmark] = {
+    "hot": hot, "scrape": scrape, "ack": ack, "start": start, "push": push, "storm": storm, "peers": peers,
+    "growth": growth, "heartbeats": heartbeats,
+}  # fmt: skip
+APART: dict[str, Benchmark] = {"strategies": strategies, "proxy": in_the_proxy}
+"""Minutes of load through Envoy: what users see and what a request costs, not what the control plane costs."""
+
+
+def chosen(names: list[str]) -> tuple[Benchmark, ...]:
+    """What was asked for. Exits with what there is when that is not known."""
+    if not names:
+        return QUICK
+    if names == ["all"]:
+        return tuple(ALL.values())
+    known = ALL | APART
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        sys.exit(f"no benchmark {', '.join(unknown)}; there are: all, {', '.join(known)}")
+    return tuple(known[name] for name in names)
+
+
+async def run(benchmarks: tuple[Benchmark, ...]) -> None:
+    """One after the other, each table as soon as it is there."""
+    print(f"Machine: {machine()}\n", flush=True)
+    for benchmark in benchmarks:
+        async for table in benchmark():
+            print(table, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    asyncio.run(run(chosen(sys.argv[1:])))

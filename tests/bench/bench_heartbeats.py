@@ -15,6 +15,8 @@ from pathlib import Path
 
 import aiohttp
 
+from bench.tables import FIGURES, Table, figure
+from bench.usage import cpu_s
 from support.stack import free_ports
 from support.waiting import until
 
@@ -35,18 +37,19 @@ BEAT = {
 }
 
 
-async def heartbeats() -> AsyncIterator[str]:
+async def heartbeats() -> AsyncIterator[Table]:
     """p50 and p99 of a heartbeat and of /healthz, one after the other on the same server."""
+    rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         xds, admin = free_ports(2)
         policy = folder / "policy.yaml"
-        rows = "".join(
+        listed = "".join(
             f"  - {{id: e{n}, address: '10.0.{n >> 8}.{n & 255}:80', gpu: {{model: H100-80}}, "
             "metrics: {source: heartbeat}}\n"
             for n in range(ENDPOINTS)
         )
-        policy.write_text(f"version: 1\npools:\n- name: p\n  endpoints:\n{rows}")
+        policy.write_text(f"version: 1\npools:\n- name: p\n  endpoints:\n{listed}")
         server = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "gpuxds", "serve", str(policy), "--xds", f"127.0.0.1:{xds}",
             "--admin", f"127.0.0.1:{admin}", "--state-dir", name,
@@ -56,22 +59,21 @@ async def heartbeats() -> AsyncIterator[str]:
         try:
             async with aiohttp.ClientSession(f"http://127.0.0.1:{admin}") as session:
                 await until(lambda: answers(session), 30, "the server is up")
-                for what, path, body in (
-                    ("heartbeats", "/api/v1/endpoints/e{}/heartbeat", BEAT),
-                    ("GET /healthz", "/healthz", None),
+                for what, path, body, target_ms in (
+                    ("heartbeats", "/api/v1/endpoints/e{}/heartbeat", BEAT, 5.0),
+                    ("GET /healthz", "/healthz", None, None),
                 ):
                     before = cpu_s(server.pid)
                     took = await paced(session, path, body)
                     cores = (cpu_s(server.pid) - before) / SECONDS
                     p50_ms, p99_ms = (1000 * took[int(share * len(took))] for share in (0.5, 0.99))
-                    yield (
-                        f"{RATE_RPS:.0f} {what}/s, {ENDPOINTS} endpoints, server on one core: "
-                        f"p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms, "
-                        f"{cores:.2f} core (target: p99 under 5 ms)"
-                    )
+                    beside = f"p50 {p50_ms:.2f} ms, {cores:.2f} core"
+                    rows.append(figure(f"{RATE_RPS:.0f} {what}/s, p99", p99_ms, "ms", target_ms, beside))
         finally:
             server.terminate()
             await server.wait()
+    note = f"{ENDPOINTS} endpoints, the server on one core, clients on the rest of the machine."
+    yield Table("Heartbeats", "make bench ARGS=heartbeats", FIGURES, tuple(rows), note)
 
 
 async def answers(session: aiohttp.ClientSession) -> bool:
@@ -101,9 +103,3 @@ async def paced(session: aiohttp.ClientSession, path: str, body: object) -> list
         for number in range(int(RATE_RPS * SECONDS)):
             tasks.create_task(one(number, start + number / RATE_RPS))
     return sorted(took)
-
-
-def cpu_s(pid: int) -> float:
-    """CPU seconds a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

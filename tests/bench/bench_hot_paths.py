@@ -1,98 +1,75 @@
-"""Parse, decide and encode, each against what one would otherwise use."""
+"""Decide and encode, each against what one would otherwise use."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import numpy as np
 from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.config.endpoint import v3 as endpoint_v3
-from prometheus_client.parser import text_string_to_metric_families
 
-from bench.timing import Result, compare
-from gpuxds.fleet.endpoint import Endpoint, Gpu, MetricsTargets
+from bench.fleets import fleet_of
+from bench.tables import FIGURES, Table, figure
+from bench.timing import compare
 from gpuxds.policy.loader import load_text
 from gpuxds.scoring.contract import PoolMemory
 from gpuxds.scoring.facts import facts_of
 from gpuxds.scoring.pipeline import decide
 from gpuxds.scoring.tokens import token_means
 from gpuxds.signals.model import Signal
-from gpuxds.signals.presets import presets
-from gpuxds.signals.reader import PageReader
 from gpuxds.signals.store import Store, rules_of
 from gpuxds.snapshot.endpoints import AssignmentEncoder
 from gpuxds.wire import xds_pb2 as pb
-from support.pages import vllm_page
 
-GPUS = ("H100-80", "A100-80", "A100-40", "L40S", "L4")
 POLICY = "version: 1\npools: [{name: p, endpoints: [{id: x, address: '10.0.0.1:80', gpu: {model: L4}}]}]\n"
 
 
-def parse() -> Iterator[Result]:
-    """One engine page."""
-    page = vllm_page()
-    text = page.decode()
-    reader = PageReader(presets()["vllm"], 5.0)
-    clock = iter(range(1, 10_000_000))
-    yield compare(
-        f"read a {len(page) / 1000:.0f} kB vLLM page into signals", lambda: reader.read(page, float(next(clock))),
-        "prometheus-client's parser, parse only", lambda: list(text_string_to_metric_families(text)),
-        repeats=100, peer_repeats=20,
-    )  # fmt: skip
-
-
-def fleet_of(count: int) -> list[Endpoint]:
-    """Endpoints of all GPU types in turn."""
-    memory = {"H100-80": 80, "A100-80": 80, "A100-40": 40, "L40S": 48, "L4": 24}
-    return [
-        Endpoint(
-            f"e{n}", "p", f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 8000,
-            Gpu(GPUS[n % 5], memory[GPUS[n % 5]]), 256,
-            MetricsTargets("http://x"), ip=f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}",
-        )
-        for n in range(count)
-    ]  # fmt: skip
-
-
-def decision(count: int = 10_000) -> Iterator[Result]:
-    """One decision over a pool, against the same rule for one endpoint at a time."""
+def prepared_decision(count: int) -> Callable[[], object]:
+    """One view and decision over a pool of this size."""
     policy = load_text(POLICY, "bench").policy
     pool, rng = policy.pools[0], np.random.default_rng(1)
+    endpoints = tuple(fleet_of(count))
+    store = Store(rules_of(policy.signals))
+    store.sync([endpoint.id for endpoint in endpoints])
+    for endpoint in endpoints:
+        load = {Signal.RUNNING: float(rng.integers(0, 200)), Signal.WAITING: 0.0, Signal.ANSWERED: 1.0}
+        store.record(endpoint.id, load, 1000.0)
+    facts = facts_of(pool, endpoints, policy.gpu_models)
 
-    def prepared(size: int) -> tuple[Store, object]:
-        endpoints = tuple(fleet_of(size))
-        store = Store(rules_of(policy.signals))
-        store.sync([endpoint.id for endpoint in endpoints])
-        for endpoint in endpoints:
-            load = {Signal.RUNNING: float(rng.integers(0, 200)), Signal.WAITING: 0.0, Signal.ANSWERED: 1.0}
-            store.record(endpoint.id, load, 1000.0)
-        return store, facts_of(pool, endpoints, policy.gpu_models)
+    def run() -> object:
+        view = store.view(facts.ids, 1000.5)
+        return decide(policy, pool, facts, view, PoolMemory(), {}, 1, 1000.5, token_means(view))
 
-    def run(store: Store, facts: object) -> None:
-        view = store.view(facts.ids, 1000.5)  # type: ignore[attr-defined]
-        decide(policy, pool, facts, view, PoolMemory(), {}, 1, 1000.5, token_means(view))  # type: ignore[arg-type]
+    return run
 
-    large, single = prepared(count), prepared(1)
+
+def decision(count: int = 10_000) -> tuple[str, ...]:
+    """One decision over a pool, against the same rule for one endpoint at a time."""
+    large, single = prepared_decision(count), prepared_decision(1)
 
     def one_by_one() -> None:
         for _ in range(count):
-            run(*single)
+            single()
 
-    yield compare(
-        f"view and decide {count:,} endpoints", lambda: run(*large),
-        f"the same, {count:,} pools of one endpoint", one_by_one,
-        rounds=2, repeats=5, peer_repeats=1,
-    )  # fmt: skip
+    found = compare(large, one_by_one, rounds=2, repeats=5, peer_repeats=1)
+    beside = f"{count:,} pools of one endpoint: {1000 * found.peer_s:,.0f} ms, ×{found.ratio:,.0f}"
+    return figure(f"view and decide {count:,} endpoints", 1000 * found.ours_s, "ms", 10, beside)
 
 
-def encode(count: int = 10_000) -> Iterator[Result]:
-    """An assignment whose weights all changed."""
-    endpoints = fleet_of(count)
-    weights = np.arange(1, count + 1)
-    health, in_eds = np.ones(count, dtype=np.int64), np.ones(count, dtype=np.bool_)
+def prepared_encoding(count: int) -> Callable[[], object]:
+    """An assignment of this size whose weights all changed."""
+    fleet = tuple(fleet_of(count))
+    weights, health = np.arange(1, count + 1), np.ones(count, dtype=np.int64)
+    in_eds = np.ones(count, dtype=np.bool_)
     encoder = AssignmentEncoder("p")
-    encoder.encode(endpoints, weights, health, in_eds)
+    encoder.encode(fleet, weights, health, in_eds)
+    return lambda: encoder.encode(fleet, weights, health, in_eds)
+
+
+def encode(count: int = 10_000) -> tuple[str, ...]:
+    """An assignment whose weights all changed."""
+    endpoints, weights = fleet_of(count), np.arange(1, count + 1)
+    ours = prepared_encoding(count)
 
     def by_upb() -> bytes:
         message = pb.ClusterLoadAssignment(cluster_name="p")
@@ -117,12 +94,15 @@ def encode(count: int = 10_000) -> Iterator[Result]:
         group = endpoint_v3.LocalityLbEndpoints(lb_endpoints=lb_endpoints)
         return bytes(endpoint_v3.ClusterLoadAssignment(cluster_name="p", endpoints=[group]))
 
-    def ours() -> None:
-        encoder.encode(endpoints, weights, health, in_eds)
+    upb = compare(ours, by_upb, peer_repeats=3)
+    slow = compare(ours, lambda: by_betterproto(count // 10), rounds=2, peer_repeats=1)
+    beside = (
+        f"upb, built and serialised: {1000 * upb.peer_s:.1f} ms, ×{upb.ratio:.0f}; "
+        f"envoy-data-plane (10 × {count // 10:,}): {10_000 * slow.peer_s:,.0f} ms, ×{10 * slow.ratio:,.0f}"
+    )
+    return figure(f"encode {count:,} changed weights", 1000 * min(upb.ours_s, slow.ours_s), "ms", 1, beside)
 
-    yield compare(f"encode {count:,} changed weights", ours, "upb: build and serialise", by_upb, peer_repeats=3)
-    part = compare(
-        f"encode {count:,} changed weights", ours, f"betterproto2, {count // 10:,} endpoints x10",
-        lambda: by_betterproto(count // 10), rounds=2, peer_repeats=1,
-    )  # fmt: skip
-    yield dataclasses.replace(part, peer_s=10 * part.peer_s)
+
+def hot_paths() -> Table:
+    """Both."""
+    return Table("Decide and encode", "make bench ARGS=hot", FIGURES, (decision(), encode()))

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from bench.tables import Table
 from gpuxds.policy.strategies import NAMES
 from support.stack import Stack, stack
 from support.waiting import until
@@ -17,20 +18,24 @@ RATE_RPS = 14.0
 SETTLE_S, MEASURE_S = 12.0, 25.0
 
 
-async def strategies() -> AsyncIterator[str]:
-    """One line per strategy, relative to `gpu_aware` in the same run."""
+async def strategies() -> AsyncIterator[Table]:
+    """One row per strategy, relative to `gpu_aware` in the same run."""
     found: dict[str, tuple[float, float, int]] = {}
     with tempfile.TemporaryDirectory() as folder:
         async with stack(Path(folder), FLEET) as running:
             for name in NAMES:
                 found[name] = await measure(running, name)
     reference = found["gpu_aware"]
-    yield f"{RATE_RPS:g} requests/s on {', '.join(FLEET.values())}, one Envoy, {MEASURE_S:g} s each"
-    for name, (ttft, e2e, failed) in found.items():
-        yield (
-            f"{name:<22} first token p95 {1000 * ttft:6.0f} ms (x{ttft / reference[0]:.2f})   "
-            f"whole answer p95 {e2e:6.2f} s (x{e2e / reference[1]:.2f})   {failed} failed"
+    rows = tuple(
+        (
+            name, f"{1000 * ttft:.0f} (×{ttft / reference[0]:.2f})", f"{e2e:.2f} (×{e2e / reference[1]:.2f})",
+            str(failed),
         )
+        for name, (ttft, e2e, failed) in found.items()
+    )  # fmt: skip
+    note = f"{RATE_RPS:g} requests/s on {', '.join(FLEET.values())}, one Envoy, {MEASURE_S:g} s each."
+    columns = ("strategy", "first token p95, ms", "whole answer p95, s", "failed")
+    yield Table("Strategies", "make bench ARGS=strategies", columns, rows, note)
 
 
 async def measure(running: Stack, name: str) -> tuple[float, float, int]:
