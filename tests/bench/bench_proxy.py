@@ -55,13 +55,15 @@ def policy(parts: str = "", *, log: bool = False) -> Policy:
     return load_text(POOL.format(parts=parts, log=str(log).lower()), "bench.yaml").policy
 
 
+TRIES = "    timeouts: {header: x-request-timeout, request: 60s}\n    hedging: {after: 30s}\n"
+LARGE = "    large_requests: {over_tokens: 1000000}\n"
 POLICIES: Mapping[str, Policy] = {
     "no retries": policy("    retries: {attempts: 0}\n"),
     "as by default (keeps bodies for retries)": policy(),
     "as by default, with the access log": policy(log=True),
-    "hedging and stated timeouts (reads bodies)": policy(
-        "    timeouts: {header: x-request-timeout, request: 60s}\n    hedging: {after: 30s}\n"
-    ),
+    "large requests (reads bodies)": policy(LARGE),
+    "hedging and stated timeouts (reads bodies)": policy(TRIES),
+    "all of it, with the access log": policy(LARGE + TRIES, log=True),
 }
 """What is compared. A policy that is added has `UPSTREAMS` endpoints."""
 

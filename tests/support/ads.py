@@ -18,10 +18,11 @@ from gpuxds.cli.demo.processes import Processes
 from gpuxds.discovery.credentials import Credentials
 from gpuxds.discovery.events import Event, NodeInfo
 from gpuxds.discovery.server import AdsServer, Hooks
-from gpuxds.fleet.endpoint import Endpoint
+from gpuxds.fleet.endpoint import Endpoint, Fleet
 from gpuxds.policy.build import endpoints as policy_endpoints
 from gpuxds.policy.loader import load_text
 from gpuxds.policy.model import Policy
+from gpuxds.policy.slices import slices_of
 from gpuxds.snapshot.assemble import assemble
 from gpuxds.snapshot.bootstrap import BootstrapOptions, render
 from gpuxds.snapshot.endpoints import AssignmentEncoder
@@ -59,17 +60,13 @@ def assignment(cluster: str, endpoints: Sequence[Endpoint], weights: Sequence[in
 
 
 def snapshot_of(policy: Policy, weights: Mapping[str, Sequence[int]] | None = None) -> Snapshot:
-    """The snapshot of a policy, with these weights."""
-    fleet = policy_endpoints(policy)
-    return assemble(
-        config(policy, None, {}),
-        {
-            pool.name: assignment(
-                pool.name, [e for e in fleet if e.pool == pool.name], (weights or {}).get(pool.name)
-            )
-            for pool in policy.pools
-        },
-    )
+    """The snapshot of a policy, slices included, with these weights by cluster."""
+    fleet = Fleet(policy_endpoints(policy))
+    slices = [part for pool in policy.pools for part in slices_of(pool, fleet.pool(pool.name), ())]
+    members = {pool.name: list(fleet.pool(pool.name)) for pool in policy.pools}
+    members |= {part.cluster: [fleet.by_id[name] for name in part.ids] for part in slices}
+    assignments = {name: assignment(name, found, (weights or {}).get(name)) for name, found in members.items()}
+    return assemble(config(policy, None, {}, slices), assignments)
 
 
 def with_resource(snapshot: Snapshot, type_url: str, extra: Resource) -> Snapshot:

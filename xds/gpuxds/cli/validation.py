@@ -110,7 +110,9 @@ def accepted(loaded: Loaded) -> str:
     clusters, listeners = (len(sets[kind].resources) for kind in (CLUSTER, LISTENER))
     version = re.search(r"/(\d+\.\d+\.\d+)/", asked(envoy_binary(), "--version").stdout)
     name = f"Envoy {version[1]}" if version else "Envoy"
-    return f"{name} accepts it: {clusters} clusters, {listeners} listeners, {len(sets[ROUTES].resources)} routes"
+    return (
+        f"{name} accepts it: {clusters} clusters, {listeners} listeners, {len(sets[ROUTES].resources)} route tables"
+    )
 
 
 def asked(binary: FilePath, *arguments: str) -> subprocess.CompletedProcess[str]:
