@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
@@ -165,14 +166,25 @@ async def test_guards_are_shown_and_are_no_proxies(tmp_path: Path) -> None:
         port = made.ports["a"] + made.guard_offset
         assert rows["a"] == {"port": port, "capacity": 4, "max_waiting": 8, "wait_s": 2.0, "connected": 1}
         assert rows["b"]["connected"] == 0
-        await ask_many(made.url, 4, 4)
-        sent = await guard.stat("cluster.engine.upstream_rq_total")
 
-        async def counted() -> bool:
+        async def counted() -> int:
             loads = (await made.api("/api/v1/loadbalancer/loads"))["instances"]
-            return any(load["total"] == sent for load in loads if load["instance"] == "a")
+            return next(int(load["total"] or 0) for load in loads if load["instance"] == "a")
 
-        await until(counted, 10, "requests are counted once, although two Envoys saw them")
+        async def counting() -> int:
+            await ask_many(made.url, 1, 4)
+            return await counted()
+
+        await until(counting, 10, "proxies report; their first report lacks what came before it")
+        await until(lambda: settles(counted), 10, "all is reported")
+        before, sent_before = await counted(), await guard.stat("http.guard.downstream_rq_total")
+        await ask_many(made.url, 6, 4)
+        sent = await guard.stat("http.guard.downstream_rq_total") - sent_before
+
+        async def told() -> bool:
+            return await counted() - before == sent >= 6
+
+        await until(told, 10, "requests are counted once, although two Envoys saw them")
         state = json.loads(next(tmp_path.glob("policy-*.json")).read_text())
         assert state["proxies"] == {"llama": 1}, "weights are for one proxy"
 
@@ -231,3 +243,10 @@ async def test_an_edit_of_queue_and_priorities_lets_no_more_run_while_it_takes_e
 
 async def more(guard: Envoy, updates: int) -> bool:
     return await guard.stat("listener_manager.lds.update_success") > updates
+
+
+async def settles(count: Callable[[], Awaitable[int]]) -> bool:
+    """Whether a count stays the same for longer than reports take."""
+    before = await count()
+    await asyncio.sleep(2.5)
+    return await count() == before

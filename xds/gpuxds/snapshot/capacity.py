@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from envoy_data_plane.envoy.config.accesslog import v3 as accesslog
 from envoy_data_plane.envoy.config.cluster import v3 as cluster_v3
-from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.config.route import v3 as route_v3
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
 from envoy_data_plane.envoy.type.matcher import v3 as matcher
 
 from gpuxds.fleet.endpoint import Endpoint
 from gpuxds.policy.model import GuardSpec, Policy, PoolSpec
+from gpuxds.snapshot.replies import error_reply, has_flag, replaced
 
 REFUSED = "x-gpuxds-refused"
 """Header of a guard's refusal: `elsewhere` when another endpoint may have room, `full` when waiting was in vain."""
@@ -25,10 +25,7 @@ FEWEST = 64
 """Smallest limit of a cluster behind guards: a small pool that grows does not change it at once."""
 HEADROOM = 4
 """How many times what all endpoints take a proxy lets through; the guards refuse what is too much."""
-BODY = (
-    '{"error": {"message": "the servers run and keep waiting all they can; try again later", '
-    '"type": "overloaded_error", "param": null, "code": "at_capacity"}}'
-)
+MESSAGE = "the servers run and keep waiting all they can; try again later"
 
 
 def patient_attempt(pool: PoolSpec, peers: int) -> int:
@@ -79,22 +76,12 @@ def overflow(policy: Policy) -> list[hcm.ResponseMapper]:
     specs = [pool.guard for pool in policy.pools if pool.guard]
     if not specs:
         return []
-    flags = accesslog.AccessLogFilter(response_flag_filter=accesslog.ResponseFlagFilter(flags=["UO"]))
-    return [refused(flags, max(map(retry_after_s, specs)), "full")]
+    return [refused(has_flag("UO"), max(map(retry_after_s, specs)), "full")]
 
 
-def refused(filters: accesslog.AccessLogFilter, wait_s: int, how: str) -> hcm.ResponseMapper:
-    """A refusal in place of what Envoy says itself, for the answers that pass the filter."""
-    overwrite = core.HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
-    headers = {"retry-after": str(wait_s), REFUSED: how}
-    return hcm.ResponseMapper(
-        filter=filters,
-        status_code=429,
-        body_format_override=core.SubstitutionFormatString(
-            text_format_source=core.DataSource(inline_string=BODY), content_type="application/json"
-        ),
-        headers_to_add=[
-            core.HeaderValueOption(header=core.HeaderValue(key=key, value=value), append_action=overwrite)
-            for key, value in headers.items()
-        ],
-    )
+def refused(when: accesslog.AccessLogFilter, wait_s: int, how: str) -> hcm.ResponseMapper:
+    """A refusal in place of what Envoy says itself."""
+    reply = error_reply(when, MESSAGE, "overloaded_error", "at_capacity", wait_s)
+    reply.status_code = 429
+    reply.headers_to_add.append(replaced(REFUSED, how))
+    return reply

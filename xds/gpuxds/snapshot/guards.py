@@ -18,7 +18,6 @@ from datetime import timedelta
 from functools import cache
 from typing import Any
 
-from envoy_data_plane.envoy.config.accesslog import v3 as accesslog
 from envoy_data_plane.envoy.config.cluster import v3 as cluster_v3
 from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.config.endpoint import v3 as endpoint_v3
@@ -41,6 +40,7 @@ from gpuxds.snapshot.listeners import HEADERS_TIMEOUT_S, router_filter
 from gpuxds.snapshot.lua import text_of
 from gpuxds.snapshot.model import CLUSTER, LISTENER, Resource, Snapshot
 from gpuxds.snapshot.priorities import script_lines
+from gpuxds.snapshot.replies import has_status
 from gpuxds.snapshot.versions import resource, resource_set
 
 ENGINE = "engine"
@@ -144,7 +144,7 @@ def guard_listener(policy: Policy, spec: GuardSpec, endpoint: Endpoint, patience
 def wall_listener(capacity: int) -> Resource:
     """Lets at most `capacity` requests through to the engine, and depends on nothing else."""
     manager = forwarding(WALL, ENGINE, [limit(capacity), router_filter()])
-    manager.local_reply_config = hcm.LocalReplyConfig(mappers=[refusal()])
+    manager.local_reply_config = hcm.LocalReplyConfig(mappers=[refused(has_status(429), 1, ELSEWHERE)])
     message = listener_v3.Listener(
         name=WALL,
         internal_listener=listener_v3.ListenerInternalListenerConfig(),
@@ -217,16 +217,6 @@ def script(policy: Policy, spec: GuardSpec, capacity: int, patience: int) -> hcm
     lines = [f"local {name} = {value}" for name, value in numbers.items()]
     code = "\n".join([*lines, *script_lines(policy.priorities, capacity), text_of("guard")])
     return packed("envoy.filters.http.lua", lua.Lua(default_source_code=core.DataSource(inline_string=code)))
-
-
-def refusal() -> hcm.ResponseMapper:
-    """The wall's own 429, which no script wrote, as the others: with a body, and to be tried elsewhere."""
-    status = accesslog.ComparisonFilter(
-        op=accesslog.ComparisonFilterOp.EQ,
-        value=core.RuntimeUInt32(default_value=429, runtime_key="gpuxds.refusal"),
-    )
-    found = accesslog.AccessLogFilter(status_code_filter=accesslog.StatusCodeFilter(comparison=status))
-    return refused(found, 1, ELSEWHERE)
 
 
 def limit(capacity: int) -> hcm.HttpFilter:
