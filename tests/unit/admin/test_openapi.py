@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from gpuxds.admin import answers
+from gpuxds.admin import answers, reserving
 from gpuxds.admin.keys import Keys, Role, digest_of
 from gpuxds.admin.routes import OPERATIONS
 from gpuxds.errors import EnvironmentProblem
@@ -28,7 +28,7 @@ ANSWERS = {
     "/api/v1/loadbalancer/loads": answers.Loads,
     "/api/v1/loadbalancer/loads?instance_id=a": answers.Loads,
     "/api/v1/loadbalancer/load?instance_id=a": answers.Instance,
-    "/api/v1/gpu/instances/reservations": answers.Reservations,
+    "/api/v1/gpu/instances/reservations": reserving.Reservations,
     "/api/admin/load-balancer": answers.LoadBalancer,
     "/api/v1/policy": answers.Policy,
 }

@@ -11,7 +11,7 @@ import pytest
 from aiohttp.test_utils import TestClient
 from pydantic import TypeAdapter
 
-from gpuxds.admin import answers
+from gpuxds.admin import reserving
 from gpuxds.engine.loop import Engine
 from gpuxds.signals.model import Signal
 from gpuxds.snapshot.model import CLUSTER, ENDPOINTS, ROUTES
@@ -36,7 +36,7 @@ async def reserved(client: TestClient[Any, Any], **body: Any) -> dict[str, Any]:
     answer = await client.post(RESERVE, json=body)
     text = await answer.text()
     assert answer.status == 201, text
-    TypeAdapter(answers.Reserved).validate_json(text, strict=True)
+    TypeAdapter(reserving.Reserved).validate_json(text, strict=True)
     found: dict[str, Any] = json.loads(text)
     return found
 

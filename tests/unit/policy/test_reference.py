@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gpuxds.assets import asset
-from gpuxds.policy import model, strategies
-from gpuxds.policy.model import Model
+from gpuxds.policy import model, requests, strategies
+from gpuxds.policy.base import Model
 from gpuxds.policy.strategies import NAMES, Parameters
 from gpuxds.policy.units import parse_duration
 
@@ -20,12 +20,9 @@ TEXT = asset("policies", "README.md").read_text()
 
 
 def models() -> list[type[BaseModel]]:
-    found = [*vars(model).values(), *vars(strategies).values()]
-    return [
-        kind
-        for kind in found
-        if isinstance(kind, type) and issubclass(kind, Model | Parameters) and kind not in (Model, Parameters)
-    ]
+    found = [*vars(model).values(), *vars(requests).values(), *vars(strategies).values()]
+    kinds = dict.fromkeys(kind for kind in found if isinstance(kind, type) and issubclass(kind, Model | Parameters))
+    return [kind for kind in kinds if kind not in (Model, Parameters)]
 
 
 def fields() -> Iterator[tuple[str, str, FieldInfo]]:

@@ -11,7 +11,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuxds.policy.model import Policy, RetrySpec
+from gpuxds.policy.model import Policy
+from gpuxds.policy.requests import RetrySpec
 from gpuxds.policy.rules import rules
 from gpuxds.snapshot.model import CLUSTER, LISTENER, ROUTES, Resource
 from gpuxds.snapshot.resources import config

@@ -280,44 +280,6 @@ class Pulse:
 
 
 @dataclass(config=strict)
-class Reservation:
-    """Endpoints that serve one holder only."""
-
-    name: str
-    pool: str
-    endpoints: list[str]
-    missing: list[str]
-    """Of those, the ones that have left the fleet."""
-    created_at: float
-    expires_at: float
-    expires_in_s: float
-    note: str
-
-
-@dataclass(config=strict)
-class Reserved(Reservation):
-    """Answer to a reservation."""
-
-    reservation_id: str
-    """The secret that requests carry; told here and never again."""
-    header: str
-    """The request header they carry it in."""
-    requested: int
-    reserved: int
-    reasons: list[str]
-    """Why fewer than requested could be had."""
-    acknowledged: bool
-    """Every connected proxy has accepted it."""
-
-
-@dataclass(config=strict)
-class Reservations:
-    """Reservations in force."""
-
-    reservations: list[Reservation]
-
-
-@dataclass(config=strict)
 class Term:
     """One factor of one weight."""
 

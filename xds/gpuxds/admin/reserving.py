@@ -10,11 +10,14 @@ from typing import Annotated, Any
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
+from gpuxds.admin.answers import strict
 from gpuxds.admin.serving import ENGINE, SETTLE_S, Response, answer
 from gpuxds.engine import reservations
 from gpuxds.engine.loop import Engine
-from gpuxds.fleet.reservation import HEADER, Reservation
+from gpuxds.fleet.reservation import HEADER
+from gpuxds.fleet.reservation import Reservation as Held
 from gpuxds.policy.units import Duration
 from gpuxds.scoring.reserve import Filters
 
@@ -70,7 +73,45 @@ class ExtendRequest(BaseModel):
     """For how long from now."""
 
 
-def row(engine: Engine, found: Reservation) -> dict[str, Any]:
+@dataclass(config=strict)
+class Reservation:
+    """Endpoints that serve one holder only."""
+
+    name: str
+    pool: str
+    endpoints: list[str]
+    missing: list[str]
+    """Of those, the ones that have left the fleet."""
+    created_at: float
+    expires_at: float
+    expires_in_s: float
+    note: str
+
+
+@dataclass(config=strict)
+class Reserved(Reservation):
+    """Answer to a reservation."""
+
+    reservation_id: str
+    """The secret that requests carry; told here and never again."""
+    header: str
+    """The request header they carry it in."""
+    requested: int
+    reserved: int
+    reasons: list[str]
+    """Why fewer than requested could be had."""
+    acknowledged: bool
+    """Every connected proxy has accepted it."""
+
+
+@dataclass(config=strict)
+class Reservations:
+    """Reservations in force."""
+
+    reservations: list[Reservation]
+
+
+def row(engine: Engine, found: Held) -> dict[str, Any]:
     """A reservation without its id."""
     return {
         "name": found.name,

@@ -18,6 +18,9 @@ from gpuxds.admin.keys import Role
 from gpuxds.admin.openapi import Operation, document
 from gpuxds.admin.reserving import (
     ExtendRequest,
+    Reservation,
+    Reservations,
+    Reserved,
     ReserveRequest,
     extend_reservation,
     list_reservations,
@@ -279,16 +282,16 @@ OPERATIONS: tuple[Operation, ...] = (
         errors=(404,),
     ),
     Operation(
-        "post", "/api/v1/gpu/instances/reserve", reserve, answers.Reserved, Role.OPERATE, ReserveRequest,
+        "post", "/api/v1/gpu/instances/reserve", reserve, Reserved, Role.OPERATE, ReserveRequest,
         errors=(404, 409), status=201,
     ),
-    Operation("get", "/api/v1/gpu/instances/reservations", list_reservations, answers.Reservations),
+    Operation("get", "/api/v1/gpu/instances/reservations", list_reservations, Reservations),
     Operation(
-        "post", "/api/v1/gpu/instances/reservations/{reservation}/extend", extend_reservation, answers.Reservation,
+        "post", "/api/v1/gpu/instances/reservations/{reservation}/extend", extend_reservation, Reservation,
         Role.OPERATE, ExtendRequest, errors=(404,),
     ),
     Operation(
-        "delete", "/api/v1/gpu/instances/reservations/{reservation}", release_reservation, answers.Reservation,
+        "delete", "/api/v1/gpu/instances/reservations/{reservation}", release_reservation, Reservation,
         Role.OPERATE, errors=(404,),
     ),
     Operation(

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 
 from gpuxds.policy.build import guard_port, is_ip, split_address
 from gpuxds.policy.gpus import PRIORS, memory_of
-from gpuxds.policy.model import EndpointSpec, EngineSignals, GpuSpec, Policy, PoolSpec, TenantLimits, TenantsSpec
+from gpuxds.policy.model import EndpointSpec, EngineSignals, GpuSpec, Policy, PoolSpec
 from gpuxds.policy.positions import Path, dotted
+from gpuxds.policy.requests import TenantLimits, TenantsSpec
 from gpuxds.policy.strategies import ConsistentHash
 from gpuxds.policy.tenants import KINDS, limits_of, merged
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from gpuxds.policy.model import Policy, TenantLimits, TenantsSpec
+from gpuxds.policy.model import Policy
+from gpuxds.policy.requests import TenantLimits, TenantsSpec
 
 Kind = Literal["requests", "tokens"]
 KINDS: tuple[Kind, ...] = ("requests", "tokens")

@@ -15,7 +15,8 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager i
 from envoy_data_plane.envoy.type.matcher import v3 as matcher
 
 from gpuxds.fleet.endpoint import Endpoint
-from gpuxds.policy.model import GuardSpec, Policy, PoolSpec
+from gpuxds.policy.model import Policy, PoolSpec
+from gpuxds.policy.requests import GuardSpec
 from gpuxds.snapshot.replies import error_reply, has_flag, replaced
 
 REFUSED = "x-gpuxds-refused"

@@ -23,7 +23,8 @@ from envoy_data_plane.envoy.extensions.upstreams.http import v3 as upstream
 from envoy_data_plane.envoy.type import v3 as envoy_type
 from envoy_data_plane.google.protobuf import Any as PackedMessage
 
-from gpuxds.policy.model import OutlierSpec, PoolSpec, RetrySpec
+from gpuxds.policy.model import OutlierSpec, PoolSpec
+from gpuxds.policy.requests import RetrySpec
 from gpuxds.scoring.registry import LbChoice, lb_of
 from gpuxds.snapshot.capacity import guarded_limits
 from gpuxds.snapshot.model import CLUSTER, ENDPOINTS, Resource

@@ -33,7 +33,8 @@ from envoy_data_plane.envoy.type import v3 as envoy_type
 from envoy_data_plane.google.protobuf import Any as PackedMessage
 
 from gpuxds.fleet.endpoint import Endpoint
-from gpuxds.policy.model import GuardSpec, Policy, PoolSpec
+from gpuxds.policy.model import Policy, PoolSpec
+from gpuxds.policy.requests import GuardSpec
 from gpuxds.snapshot.capacity import ELSEWHERE, REFUSED, patient_attempt, refused, retry_after_s
 from gpuxds.snapshot.clusters import HTTP_PROTOCOL_OPTIONS, protocol
 from gpuxds.snapshot.listeners import HEADERS_TIMEOUT_S, router_filter

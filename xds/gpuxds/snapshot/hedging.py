@@ -13,7 +13,8 @@ from envoy_data_plane.envoy.config.route import v3 as route_v3
 from envoy_data_plane.envoy.type import v3 as envoy_type
 from envoy_data_plane.envoy.type.matcher import v3 as matcher
 
-from gpuxds.policy.model import HedgingSpec, PoolSpec
+from gpuxds.policy.model import PoolSpec
+from gpuxds.policy.requests import HedgingSpec
 from gpuxds.snapshot.capacity import elsewhere
 from gpuxds.snapshot.retries import retry_policy
 from gpuxds.snapshot.streaming import HEADER

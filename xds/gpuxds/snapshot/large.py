@@ -10,7 +10,8 @@ from envoy_data_plane.envoy.config.route import v3 as route_v3
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
 from envoy_data_plane.envoy.type import v3 as envoy_type
 
-from gpuxds.policy.model import LargeRequestsSpec, Policy, PoolSpec
+from gpuxds.policy.model import Policy, PoolSpec
+from gpuxds.policy.requests import LargeRequestsSpec
 from gpuxds.policy.slices import large_of
 from gpuxds.snapshot.estimate import HEADER
 from gpuxds.snapshot.replies import both, error_reply, has_flag, replaced, request_has

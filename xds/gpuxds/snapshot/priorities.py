@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import get_args
 
-from gpuxds.policy.model import PrioritiesSpec, Priority
+from gpuxds.policy.requests import PrioritiesSpec, Priority
 from gpuxds.snapshot.lua import Literal, literal
 from gpuxds.snapshot.tenants import HEADER
 

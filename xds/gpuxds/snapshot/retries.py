@@ -24,7 +24,8 @@ from envoy_data_plane.envoy.extensions.retry.host.previous_hosts import v3 as pr
 from envoy_data_plane.envoy.type import v3 as envoy_type
 from envoy_data_plane.google.protobuf import Any as PackedMessage
 
-from gpuxds.policy.model import PoolSpec, RetrySpec
+from gpuxds.policy.model import PoolSpec
+from gpuxds.policy.requests import RetrySpec
 from gpuxds.snapshot.streaming import reads_bodies
 
 RETRY_ON = "connect-failure,refused-stream,reset"

@@ -20,7 +20,8 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager i
 from envoy_data_plane.envoy.type import v3 as envoy_type
 from envoy_data_plane.google.protobuf import Any as PackedMessage
 
-from gpuxds.policy.model import Policy, TenantsSpec
+from gpuxds.policy.model import Policy
+from gpuxds.policy.requests import TenantsSpec
 from gpuxds.policy.tenants import KINDS, Bucket, Kind, Limits, limits_of
 from gpuxds.snapshot.estimate import HEADER as TOKENS_HEADER
 from gpuxds.snapshot.lua import Literal, lua_filter
