@@ -245,3 +245,13 @@ def test_a_guard_does_not_listen_where_an_engine_does() -> None:
     with pytest.raises(PolicyError) as refused:
         load_text(text, "t.yaml")
     assert "would listen on port 8001, the address of pools[0].endpoints[1]" in str(refused.value.problems[0])
+
+
+def test_hedged_requests_leave_a_full_guard_as_well() -> None:
+    made = config(policy_of(f"{QUEUE}    hedging: {{after: 2s}}\n"), None, {"a": 13.0})
+    routes = route_v3.RouteConfiguration.parse(
+        AnyMessage.FromString(made[ROUTES].resources["gpuxds"].any_bytes).value
+    )
+    policies = [route.route.retry_policy for route in routes.virtual_hosts[0].routes if route.route]
+    assert len(policies) > 1
+    assert all(policy and policy.retry_on.endswith(",retriable-headers") for policy in policies)
