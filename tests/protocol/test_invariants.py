@@ -69,6 +69,8 @@ def test_an_incremental_client_ends_with_what_it_asks_for(start: Any, script: li
                 spoken.add(type_url)
                 wild[type_url] = (wild[type_url] or legacy or "*" in come) and "*" not in gone
                 asked[type_url] = (asked[type_url] | set(come) - {"*"}) - set(gone)
+                kept = {name for name in have[type_url] if wild[type_url] or name in asked[type_url]}
+                have[type_url] = {name: text for name, text in have[type_url].items() if name in kept}
                 take(client.say(type_url, come, gone))
             case ("publish", found):
                 take(client.publish(found))

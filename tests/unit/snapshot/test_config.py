@@ -232,12 +232,12 @@ def test_a_reservation_has_a_cluster_and_a_route_for_whoever_carries_its_id() ->
     held = Reservation("the-secret", "a", ("x",), 0.0, 60.0)
     made = config(policy, None, {}, slices_of(policy.pools[0], endpoints(policy), [held]))
     assert list(made[CLUSTER].resources) == ["a", f"a/{held.name}"]
-    found = route_v3.RouteConfiguration.parse(value(made[ROUTES].resources["gpuxds"])).virtual_hosts[0].routes
-    reserved, shared = found
+    table = route_v3.RouteConfiguration.parse(value(made[ROUTES].resources["gpuxds"]))
+    reserved, shared = table.virtual_hosts[0].routes
     assert reserved.match is not None
     (carried,) = reserved.match.headers
     assert (carried.name, carried.string_match and carried.string_match.exact) == (HEADER, "the-secret")
-    assert reserved.request_headers_to_remove == [HEADER], "endpoints would see the secret"
+    assert table.request_headers_to_remove == [HEADER], "endpoints would see the secret"
     assert reserved.route is not None
     assert reserved.route.cluster == f"a/{held.name}"
     assert shared.match is not None

@@ -376,7 +376,7 @@ class Event:
     at: float
     kind: Literal[
         "push", "health", "alarm", "drain", "undrain", "reload", "nack", "proxy", "fleet", "strategy",
-        "reserve", "extend", "release", "expire",
+        "reserve", "extend", "release", "expire", "gap",
     ]  # fmt: skip
 
 

@@ -7,9 +7,11 @@ otherwise; keys from a file guard everything but health, metrics and the descrip
 from __future__ import annotations
 
 import json
+import zlib
 from http import HTTPStatus
 from pathlib import Path
 
+import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import ValidationError
@@ -30,6 +32,9 @@ from gpuxds.errors import (
     UnknownReservation,
     Unusable,
 )
+from gpuxds.redact import redacted
+
+log = structlog.get_logger("gpuxds")
 
 MAX_BODY_BYTES = 262_144
 STATUS: dict[type[GpuxdsError], int] = {
@@ -61,26 +66,52 @@ def build(engine: Engine, key_file: Path | None = None) -> web.Application:
 def problem(status: int, title: str, detail: str, instance: str) -> web.Response:
     """An error as RFC 9457 wants it."""
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "instance": instance}
-    return web.Response(status=status, text=json.dumps(body), content_type="application/problem+json")
+    return web.Response(status=status, text=redacted(json.dumps(body)), content_type="application/problem+json")
 
 
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Errors raised on purpose, as problem+json."""
+    """Every error as problem+json: those raised on purpose, what aiohttp refuses, and defects of ours."""
+    path = without_secret(request)
     try:
         return await handler(request)
     except GpuxdsError as error:
         status = STATUS.get(type(error), 500)
-        return problem(status, type(error).__name__, str(error), request.path)
+        return problem(status, type(error).__name__, str(error), path)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
-        return problem(422, "InvalidBody", f"{where}: {first['msg'].removeprefix('Value error, ')}", request.path)
+        return problem(422, "InvalidBody", f"{where}: {first['msg'].removeprefix('Value error, ')}", path)
     except web.HTTPException as error:
-        answer = problem(error.status, error.reason, error.text or error.reason, request.path)
+        answer = problem(error.status, error.reason, words(error), path)
         if "Allow" in error.headers:
             answer.headers["Allow"] = error.headers["Allow"]
         return answer
+    except (web.RequestPayloadError, zlib.error, UnicodeDecodeError) as error:
+        text = f"the body cannot be read: {error}; send it plain, with its true content-encoding and as UTF-8"
+        return problem(400, "UnreadableBody", text, path)
+    except ConnectionResetError:
+        raise
+    except Exception:
+        log.exception("defect", where="api", path=path)
+        return problem(500, "Defect", "a defect of gpuxds; the log says more, please report it", path)
+
+
+def words(error: web.HTTPException) -> str:
+    """What helps whoever asked the wrong thing."""
+    match error:
+        case web.HTTPNotFound():
+            return "there is no such path; /api/openapi.json describes those there are"
+        case web.HTTPMethodNotAllowed():
+            return f"this path takes {', '.join(sorted(error.allowed_methods))}, not {error.method}"
+        case _:
+            return error.text or error.reason
+
+
+def without_secret(request: web.Request) -> str:
+    """The path that was asked, without the id of a reservation."""
+    key = request.match_info.get("reservation")
+    return request.path.replace(key, "…") if key else request.path
 
 
 def guard(keys: Keys) -> Middleware:
@@ -91,8 +122,13 @@ def guard(keys: Keys) -> Middleware:
         needed = ROLES.get(request.match_info.handler, Role.NONE)
         if needed is Role.NONE:
             return await handler(request)
-        bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        role = keys.role_of(request.headers.get("X-API-Key") or bearer)
+        if not keys.asked and needed is Role.OPERATE and "Origin" in request.headers:
+            status = HTTPStatus.FORBIDDEN
+            text = "web pages may change nothing while no keys are asked for; start with --api-key-file"
+            return problem(status, status.phrase, text, request.path)
+        scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+        key = request.headers.get("X-API-Key") or (bearer.strip() if scheme.lower() == "bearer" else "")
+        role = keys.role_of(key)
         if role >= needed:
             return await handler(request)
         status = HTTPStatus.UNAUTHORIZED if role is Role.NONE else HTTPStatus.FORBIDDEN

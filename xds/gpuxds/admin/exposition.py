@@ -26,7 +26,7 @@ class DecisionCollector(Collector):
         """Families for every endpoint, pool and proxy."""
         decisions = list(self.engine.decisions.values())
         yield from endpoint_families(self.engine.clusters())
-        yield from pool_families(decisions, self.engine.reservations.held())
+        yield from pool_families(decisions, self.engine.reservations.held(self.engine.fleet))
         yield from proxy_families(self.engine)
 
     def describe(self) -> Iterator[Metric]:
@@ -78,8 +78,7 @@ def pool_families(decisions: list[PoolDecision], held: frozenset[str]) -> Iterat
     for decision in decisions:
         frozen.add_metric([decision.pool], float(decision.frozen))
         alarms.add_metric([decision.pool], len(decision.alarms))
-        healthy = (decision.envoy_health == 1) & decision.in_eds
-        serving.add_metric([decision.pool], int(healthy.sum()))
+        serving.add_metric([decision.pool], int(decision.serving.sum()))
         kept.add_metric([decision.pool], int((decision.cause == Cause.KEPT).sum()))
         reserved.add_metric([decision.pool], sum(name in held for name in decision.ids))
     return iter((frozen, alarms, serving, kept, reserved))

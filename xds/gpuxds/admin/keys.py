@@ -33,7 +33,7 @@ ROLES = {"read": Role.READ, "operate": Role.OPERATE}
 
 def digest_of(key: str) -> bytes:
     """SHA-256 of a key."""
-    return hashlib.sha256(key.encode()).digest()
+    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()
 
 
 def parse(text: str, file: str) -> Iterator[tuple[Role, bytes]]:
@@ -79,6 +79,11 @@ class Keys:
         except EnvironmentProblem:
             if self.read_at < 0:
                 raise
+
+    @property
+    def asked(self) -> bool:
+        """Whether anybody is asked for a key."""
+        return self.file is not None
 
     def role_of(self, key: str) -> Role:
         """What the bearer of `key` may do; every known key is compared, so that time tells nothing."""

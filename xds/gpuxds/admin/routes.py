@@ -6,6 +6,7 @@ Handlers are thin: they ask the engine, and views make the answer. The same tabl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from functools import cache
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
-from gpuxds.admin import answers, views
+from gpuxds.admin import answers, views, work
 from gpuxds.admin.keys import Role
 from gpuxds.admin.openapi import Operation, document
 from gpuxds.admin.reserving import (
@@ -29,10 +30,12 @@ from gpuxds.admin.reserving import (
 )
 from gpuxds.admin.serving import ENGINE, SETTLE_S, Response, answer
 from gpuxds.engine import actions, heartbeats
+from gpuxds.engine.events import Happening
 from gpuxds.engine.guards import described
 from gpuxds.policy.model import EndpointSpec
 from gpuxds.policy.override import parse
 from gpuxds.policy.units import Duration
+from gpuxds.redact import redacted
 from gpuxds.signals.heartbeat import Heartbeat
 
 KEEPALIVE_S = 15.0
@@ -91,7 +94,9 @@ async def metrics(request: web.Request) -> Response:
 
 async def list_endpoints(request: web.Request) -> Response:
     """Every endpoint with its health, weight and load."""
-    return answer(views.endpoints(request.app[ENGINE]))
+    engine = request.app[ENGINE]
+    engine.require_ready()
+    return answer(views.endpoints(engine))
 
 
 async def get_endpoint(request: web.Request) -> Response:
@@ -119,7 +124,7 @@ async def change_endpoint(request: web.Request) -> Response:
 async def remove_endpoint(request: web.Request) -> Response:
     """Drain a registered endpoint and forget it then; `?force=true` forgets it at once."""
     engine, endpoint_id = request.app[ENGINE], request.match_info["id"]
-    actions.remove(engine, endpoint_id, force=request.query.get("force") == "true")
+    actions.remove(engine, endpoint_id, force=flag(request, "force"))
     return answer({"id": endpoint_id, "gone": endpoint_id not in engine.fleet.by_id})
 
 
@@ -153,6 +158,7 @@ async def heartbeat(request: web.Request) -> Response:
 async def explain(request: web.Request) -> Response:
     """Why each weight is what it is."""
     engine, endpoint_id = request.app[ENGINE], request.query.get("endpoint")
+    engine.require_ready()
     if endpoint_id is not None:
         engine.decision_of(endpoint_id)
     return answer(
@@ -162,7 +168,7 @@ async def explain(request: web.Request) -> Response:
             endpoint_id,
             engine.drains.by_id,
             engine.overrides,
-            engine.reservations.holders(),
+            engine.reservations.holders(engine.fleet),
             described(engine),
         )
     )
@@ -178,7 +184,7 @@ async def put_strategy(request: web.Request) -> Response:
     body = StrategyRequest.model_validate_json(await request.read() or b"{}")
     strategy = None if body.strategy is None else parse(body.strategy)
     engine = request.app[ENGINE]
-    actions.set_strategy(engine, [body.pool] if body.pool else [], strategy)
+    actions.set_strategy(engine, [] if body.pool is None else [body.pool], strategy)
     await engine.server.settled(SETTLE_S)
     return answer(views.strategies(engine))
 
@@ -186,9 +192,10 @@ async def put_strategy(request: web.Request) -> Response:
 async def list_loads(request: web.Request) -> Response:
     """Every endpoint's load as proxies and its engine count it."""
     engine, only = request.app[ENGINE], request.query.get("instance_id")
+    engine.require_ready()
     if only is not None:
         engine.decision_of(only)
-    return answer({"instances": views.instances(engine, only)})
+    return answer({"instances": work.instances(engine, only)})
 
 
 async def get_load(request: web.Request) -> Response:
@@ -197,12 +204,14 @@ async def get_load(request: web.Request) -> Response:
     if not wanted:
         raise web.HTTPBadRequest(text="say which endpoint: ?instance_id=ID; /api/v1/loadbalancer/loads has all")
     engine.decision_of(wanted)
-    return answer(views.instances(engine, wanted)[0])
+    return answer(work.instances(engine, wanted)[0])
 
 
 async def get_load_balancer(request: web.Request) -> Response:
     """The fleet in a few numbers, and every endpoint's load."""
-    return answer(views.load_balancer(request.app[ENGINE]))
+    engine = request.app[ENGINE]
+    engine.require_ready()
+    return answer(work.load_balancer(engine))
 
 
 async def get_signals(request: web.Request) -> Response:
@@ -217,20 +226,29 @@ async def list_proxies(request: web.Request) -> Response:
 
 async def stream_events(request: web.Request) -> web.StreamResponse:
     """What happens, as server-sent events; resumes after `Last-Event-ID` or `?after=`."""
-    log = request.app[ENGINE].events
-    last = last_seen(request)
+    engine = request.app[ENGINE]
+    log, last = engine.events, last_seen(request)
     stream = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
     await stream.prepare(request)
-    while True:
-        changed = log.changed
-        for event in log.after(last):
-            last = event.id
-            data = json.dumps(views.plain({"id": event.id, "at": event.at, "kind": event.kind, **event.data}))
-            await stream.write(f"id: {event.id}\nevent: {event.kind}\ndata: {data}\n\n".encode())
-        try:
-            await asyncio.wait_for(changed.wait(), KEEPALIVE_S)
-        except TimeoutError:
-            await stream.write(b": still here\n\n")
+    if log.missed(last):
+        await stream.write(sent(Happening(last, engine.now(), "gap", {"why": "older events are not kept"})))
+    with contextlib.suppress(ConnectionResetError):  # the follower left
+        while True:
+            changed = log.changed
+            for event in log.after(last):
+                last = event.id
+                await stream.write(sent(event))
+            try:
+                await asyncio.wait_for(changed.wait(), KEEPALIVE_S)
+            except TimeoutError:
+                await stream.write(b": still here\n\n")
+    return stream
+
+
+def sent(event: Happening) -> bytes:
+    """One server-sent event."""
+    data = json.dumps(views.plain({"id": event.id, "at": event.at, "kind": event.kind, **event.data}))
+    return f"id: {event.id}\nevent: {event.kind}\ndata: {redacted(data)}\n\n".encode()
 
 
 def last_seen(request: web.Request) -> int:
@@ -243,6 +261,14 @@ def last_seen(request: web.Request) -> int:
             text=f"{text[:40]!r} is not an event id; send a whole number, 0 for all that are kept"
         )
     return int(text)
+
+
+def flag(request: web.Request, name: str) -> bool:
+    """A switch in the query. Raises HTTPBadRequest for anything but true and false."""
+    said = request.query.get(name, "false")
+    if said not in ("true", "false"):
+        raise web.HTTPBadRequest(text=f"{name}={said[:40]!r}; write {name}=true, or leave it out")
+    return said == "true"
 
 
 async def get_policy(request: web.Request) -> Response:
@@ -267,7 +293,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "delete", "/api/v1/endpoints/{id}", remove_endpoint, answers.Removed, Role.OPERATE,
-        query={"force": "`true`: without draining it first."}, errors=(404, 409),
+        query={"force": "`true`: without draining it first."}, errors=(400, 404, 409),
     ),
     Operation("get", "/api/v1/endpoints/{id}", get_endpoint, answers.Endpoint, errors=(404,)),
     Operation(

@@ -48,7 +48,7 @@ def pool_summary(decision: PoolDecision, overridden: Container[str] = ()) -> dic
         "strategy": decision.strategy,
         "strategy_source": "override" if decision.pool in overridden else "policy",
         "endpoints": len(decision.ids),
-        "healthy": int(((decision.envoy_health == EnvoyHealth.HEALTHY) & decision.in_eds).sum()),
+        "healthy": int(decision.serving.sum()),
         "frozen": decision.frozen,
         "alarms": list(decision.alarms),
         "decided_at": decision.at,
@@ -62,10 +62,11 @@ def endpoint_row(
     row: int,
     middles: tuple[float, ...],
     guards: Mapping[str, Mapping[str, Any]],
+    holders: Mapping[str, Reservation],
 ) -> dict[str, Any]:
-    """One endpoint as `endpoints` lists it; `middles` are the decision's medians, `guards` come by id."""
+    """One endpoint as `endpoints` lists it; `middles` are the decision's medians, guards and reservations by id."""
     endpoint = decision.endpoints[row]
-    drain, held = engine.drains.by_id.get(endpoint.id), engine.reservations.of(endpoint.id)
+    drain, held = engine.drains.by_id.get(endpoint.id), holders.get(endpoint.id)
     served = engine.heartbeats.served.get(endpoint.id)
     reason_text = reason(decision, row, middles) + said(drain)
     if held is not None and endpoint.id in (part := engine.parts.get(reserved_of(held), decision)).ids:
@@ -79,7 +80,7 @@ def endpoint_row(
         else f"{endpoint.host}:{endpoint.port}",
         "ip": endpoint.ip,
         "gpu": asdict(endpoint.gpu),
-        "capacity": endpoint.capacity,
+        "capacity": capacity_of(decision, row),
         "labels": dict(endpoint.labels),
         "source": endpoint.source,
         "health": Health(int(decision.health[row])).name.lower(),
@@ -120,6 +121,12 @@ def pulse(engine: Engine, endpoint_id: str) -> dict[str, Any]:
     }
 
 
+def capacity_of(decision: PoolDecision, row: int) -> int:
+    """What it says itself, else what it was declared with."""
+    told = decision.view.value_at(Signal.CAPACITY, row)
+    return decision.endpoints[row].capacity if math.isnan(told) else int(told)
+
+
 def said(drain: Drain | None) -> str:
     """What the operator said of a drain, to be added to the reason."""
     return f": {drain.reason}" if drain is not None and drain.reason else ""
@@ -128,7 +135,8 @@ def said(drain: Drain | None) -> str:
 def one(engine: Engine, endpoint_id: str) -> dict[str, Any]:
     """One endpoint. Raises UnknownEndpoint."""
     decision = engine.decision_of(endpoint_id)
-    return endpoint_row(engine, decision, decision.ids.index(endpoint_id), medians(decision), described(engine))
+    row, holders = decision.ids.index(endpoint_id), engine.reservations.holders(engine.fleet)
+    return endpoint_row(engine, decision, row, medians(decision), described(engine), holders)
 
 
 IN_ROW = (
@@ -144,9 +152,9 @@ IN_ROW = (
 
 def endpoints(engine: Engine) -> dict[str, Any]:
     """Every endpoint, and every pool in a few numbers."""
-    guards = described(engine)
+    guards, holders = described(engine), engine.reservations.holders(engine.fleet)
     rows = [
-        endpoint_row(engine, decision, row, middles, guards)
+        endpoint_row(engine, decision, row, middles, guards, holders)
         for decision in engine.decisions.values()
         for middles in (medians(decision),)
         for row in range(len(decision.ids))
@@ -196,96 +204,6 @@ def strategies(engine: Engine) -> dict[str, Any]:
             }
             for pool in engine.policy.pools
         ]
-    }
-
-
-def instances(engine: Engine, only: str | None) -> list[dict[str, Any]]:
-    """Every endpoint's load, or that of one."""
-    return [
-        instance(decision, row)
-        for decision in engine.decisions.values()
-        for row, endpoint_id in enumerate(decision.ids)
-        if only in (None, endpoint_id)
-    ]
-
-
-def instance(decision: PoolDecision, row: int) -> dict[str, Any]:
-    """One endpoint's load."""
-    endpoint, view = decision.endpoints[row], decision.view
-    said_capacity = view.value_at(Signal.CAPACITY, row)
-
-    def value(signal: Signal) -> float:
-        return view.value_at(signal, row)
-
-    seen_by = Signal.PROXY_LATENCY_S if not math.isnan(value(Signal.PROXY_LATENCY_S)) else Signal.LATENCY_S
-    last_by = Signal.PROXY_LAST_S if not math.isnan(value(Signal.PROXY_LAST_S)) else Signal.LAST_LATENCY_S
-    return {
-        "instance": endpoint.id,
-        "pool": endpoint.pool,
-        "provider": endpoint.labels.get("provider"),
-        "active": value(Signal.PROXY_ACTIVE),
-        "running": value(Signal.RUNNING),
-        "waiting": value(Signal.WAITING),
-        "capacity": endpoint.capacity if math.isnan(said_capacity) else int(said_capacity),
-        "total": value(Signal.PROXY_ISSUED),
-        "failed": value(Signal.PROXY_ERRORS),
-        "average_response_s": value(seen_by),
-        "last_response_s": value(last_by),
-        "weight": int(decision.weights[row]),
-        "healthy": bool(decision.in_eds[row] and decision.envoy_health[row] == EnvoyHealth.HEALTHY),
-        "last_report_s": view.age_at(Signal.PROXY_ACTIVE, row),
-        "last_used_s": view.age_at(Signal.LAST_USED, row),
-    }
-
-
-def load_balancer(engine: Engine) -> dict[str, Any]:
-    """The fleet in a few numbers, and every endpoint's work; what is not known counts as nothing in the totals."""
-    agents = [agent(decision, row) for decision in engine.decisions.values() for row in range(len(decision.ids))]
-    views = [decision.view for decision in engine.decisions.values()]
-
-    def total(signal: Signal) -> float:
-        return float(sum(np.nansum(view.value(signal)) for view in views))
-
-    def known(signal: Signal) -> bool:
-        return any(not np.isnan(view.value(signal)).all() for view in views if view.ids)
-
-    capacity, load = sum(row["max"] for row in agents), total(Signal.RUNNING) + total(Signal.WAITING)
-    totals = {
-        "agents": len(agents),
-        "healthy": sum(row["healthy"] for row in agents),
-        "capacity": capacity,
-        "load": load,
-        "utilisation_percent": 100 * load / capacity if capacity else 0.0,
-        "waiting": total(Signal.WAITING),
-        "assigned": total(Signal.PROXY_ISSUED),
-        "completed": total(Signal.PROXY_OK),
-        "failed": total(Signal.PROXY_ERRORS),
-        "retried": total(Signal.PROXY_RETRIES) if known(Signal.PROXY_RETRIES) else None,
-    }
-    return {"totals": totals, "agents": agents}
-
-
-def agent(decision: PoolDecision, row: int) -> dict[str, Any]:
-    """One endpoint's work, as proxies count it, or as it says itself where no proxy does."""
-    load = instance(decision, row)
-    completed, failed = (decision.view.value_at(s, row) for s in (Signal.PROXY_OK, Signal.PROXY_ERRORS))
-    if math.isnan(completed):
-        finished, failed = (decision.view.value_at(s, row) for s in (Signal.REQUESTS_TOTAL, Signal.FAILURES_TOTAL))
-        completed = finished - (0.0 if math.isnan(failed) else failed)
-    tried = completed + (0.0 if math.isnan(failed) else failed)
-    current = load["running"] + load["waiting"]
-    return {
-        "agent": load["instance"],
-        "pool": load["pool"],
-        "current": current,
-        "max": load["capacity"],
-        "load_percent": 100 * current / load["capacity"],
-        "completed": completed,
-        "failed": failed,
-        "success_rate": completed / tried if tried > 0 else None,
-        "average_s": load["average_response_s"],
-        "score": float(decision.weights[row]) / max(1, int(decision.weights.max())),
-        "healthy": load["healthy"],
     }
 
 

@@ -8,7 +8,9 @@ import sys
 from enum import StrEnum
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
+
+from gpuxds.redact import redacted
 
 
 class LogFormat(StrEnum):
@@ -28,6 +30,22 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
+def without_passwords(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Every string of an event, also in its lists, without passwords of URLs."""
+    return {name: cleaned(value) for name, value in event.items()}
+
+
+def cleaned(value: object) -> object:
+    """A value without passwords."""
+    match value:
+        case str():
+            return redacted(value)
+        case list():
+            return [cleaned(item) for item in value]
+        case _:
+            return value
+
+
 def configure(style: LogFormat, level: LogLevel) -> None:
     """Set up structlog for the process; logs go to standard error."""
     as_json = style is LogFormat.JSON or (style is LogFormat.AUTO and not sys.stderr.isatty())
@@ -40,6 +58,7 @@ def configure(style: LogFormat, level: LogLevel) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            without_passwords,
             structlog.processors.dict_tracebacks if as_json else structlog.processors.StackInfoRenderer(),
             renderer,
         ],

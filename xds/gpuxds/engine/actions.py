@@ -13,6 +13,7 @@ from gpuxds.errors import UnknownPool, Unusable
 from gpuxds.policy.checks import findings
 from gpuxds.policy.model import EndpointSpec
 from gpuxds.policy.override import applied
+from gpuxds.policy.slices import reserved_of
 from gpuxds.policy.strategies import Strategy
 from gpuxds.scoring.contract import Drain, Health
 
@@ -99,6 +100,9 @@ def drain(
     """Take an endpoint out of service. Raises UnknownEndpoint or DrainRefused."""
     decision = engine.decision_of(endpoint_id)
     pool = next(pool for pool in engine.policy.pools if pool.name == decision.pool)
+    held = engine.reservations.holders(engine.fleet).get(endpoint_id)
+    if held is not None:
+        decision = engine.parts.get(reserved_of(held), decision)
     now = engine.now()
     limit_s = pool.drain.deadline if deadline_s is None else deadline_s
     started = Drain(endpoint_id, now, now + limit_s, reason, owner)

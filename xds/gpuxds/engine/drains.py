@@ -57,11 +57,11 @@ class Drains:
 
 
 def refuse_last_serving(endpoint_id: str, decision: PoolDecision) -> None:
-    """Raise DrainRefused when no other endpoint of the pool takes requests."""
+    """Raise DrainRefused when no other endpoint of the cluster takes requests."""
     serving = (decision.envoy_health == EnvoyHealth.HEALTHY) & decision.in_eds
     others = [decision.ids[row] for row in np.flatnonzero(serving) if decision.ids[row] != endpoint_id]
     if not others:
         raise DrainRefused(
-            f"{endpoint_id} is the last serving endpoint of pool {decision.pool}: draining it would answer every "
+            f"{endpoint_id} is the last serving endpoint of {decision.cluster}: draining it would answer every "
             "request with 503. Bring another endpoint up first, or say --force"
         )

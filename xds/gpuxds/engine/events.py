@@ -24,7 +24,7 @@ class Happening:
     """Unix seconds."""
     kind: str
     """`push`, `health`, `alarm`, `drain`, `undrain`, `reload`, `nack`, `proxy`, `fleet`, `strategy`, `reserve`,
-    `extend`, `release`, or `expire`."""
+    `extend`, `release`, `expire`; and, to one reader only, `gap`."""
     data: Mapping[str, Any]
 
 
@@ -42,6 +42,11 @@ class EventLog:
         self.next_id += 1
         waiting, self.changed = self.changed, asyncio.Event()
         waiting.set()
+
+    def missed(self, last_id: int) -> bool:
+        """Whether events that came after the one of this id are no longer kept; 0 asks for all that are."""
+        oldest = self.kept[0].id if self.kept else self.next_id
+        return 0 < last_id < oldest - 1
 
     def after(self, last_id: int) -> list[Happening]:
         """Events with a larger id, oldest first."""

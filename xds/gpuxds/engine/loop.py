@@ -298,7 +298,7 @@ class Engine:
 
     def decide_pools(self, view: SignalView, now: float) -> dict[str, PoolDecision]:
         """What follows from the view, pool by pool."""
-        tokens, reserved = token_means(view), self.reservations.held()
+        tokens, reserved = token_means(view), self.reservations.held(self.fleet)
         return {
             pool.name: decide(
                 self.policy,

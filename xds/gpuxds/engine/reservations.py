@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from gpuxds.errors import Conflict, NoCapacity, UnknownPool, UnknownReservation, Unusable
+from gpuxds.fleet.endpoint import Endpoint, Fleet
 from gpuxds.fleet.reservation import Reservation
 from gpuxds.policy.model import PoolSpec
 from gpuxds.policy.units import written
@@ -33,17 +34,30 @@ class Reservations:
 
     by_id: dict[str, Reservation] = field(default_factory=dict)
 
-    def held(self) -> frozenset[str]:
-        """Ids of all reserved endpoints."""
-        return frozenset(endpoint for found in self.by_id.values() for endpoint in found.endpoints)
+    def held(self, fleet: Fleet) -> frozenset[str]:
+        """Ids of all reserved endpoints, and of those that are the same server under another name.
 
-    def holders(self) -> dict[str, Reservation]:
+        An endpoint that left the pool it was reserved in is free: the reservation is of that pool's.
+        """
+        ids = {
+            endpoint_id
+            for found in self.by_id.values()
+            for endpoint_id in found.endpoints
+            if (endpoint := fleet.by_id.get(endpoint_id)) is not None and endpoint.pool == found.pool
+        }
+        if not ids:
+            return frozenset()
+        places = {place(fleet.by_id[endpoint_id]) for endpoint_id in ids}
+        return frozenset(ids | {e.id for e in fleet.endpoints if e.ip is not None and place(e) in places})
+
+    def holders(self, fleet: Fleet) -> dict[str, Reservation]:
         """Reserved endpoint -> its reservation."""
-        return {endpoint: found for found in self.by_id.values() for endpoint in found.endpoints}
-
-    def of(self, endpoint_id: str) -> Reservation | None:
-        """The reservation that holds an endpoint."""
-        return next((found for found in self.by_id.values() if endpoint_id in found.endpoints), None)
+        return {
+            endpoint_id: found
+            for found in self.by_id.values()
+            for endpoint_id in found.endpoints
+            if endpoint_id in fleet.by_id and fleet.by_id[endpoint_id].pool == found.pool
+        }
 
     def find(self, key: str) -> Reservation:
         """By id or name. Raises UnknownReservation."""
@@ -74,7 +88,9 @@ def reserve(
     spec = pool_asked(engine, pool)
     check_ttl(spec, ttl_s)
     decision, served = engine.decisions[spec.name], engine.heartbeats.models()
-    choice = choose(decision, filters, count, spec.reservations.floor, served, engine.reservations.held())
+    choice = choose(
+        decision, filters, count, spec.reservations.floor, served, engine.reservations.held(engine.fleet)
+    )
     if not choice.ids:
         raise NoCapacity("no endpoint can be reserved: " + "; ".join(choice.reasons))
     now = engine.now()
@@ -88,9 +104,10 @@ def reserve(
 def extend(engine: Engine, key: str, ttl_s: float) -> Reservation:
     """Let a reservation end `ttl_s` from now. Raises UnknownReservation or Unusable."""
     found = engine.reservations.find(key)
-    for spec in engine.policy.pools:
-        if spec.name == found.pool:
-            check_ttl(spec, ttl_s)
+    spec = next((spec for spec in engine.policy.pools if spec.name == found.pool), None)
+    if spec is None:
+        raise Conflict(f"the policy has no pool {found.pool!r} any more; release {found.name} and reserve anew")
+    check_ttl(spec, ttl_s)
     now = engine.now()
     extended = replace(found, expires_at=now + ttl_s)
     engine.reservations.by_id[found.id] = extended
@@ -117,6 +134,11 @@ def expire(engine: Engine) -> None:
         engine.reporter.reservation("expire", found, now)
     if ended:
         engine.follow(engine.policy, engine.fleet, force=True)
+
+
+def place(endpoint: Endpoint) -> tuple[str, str | None, int]:
+    """Pool and address: two endpoints of a pool with one address are one server."""
+    return endpoint.pool, endpoint.ip, endpoint.port
 
 
 def follow(engine: Engine) -> None:

@@ -52,15 +52,14 @@ def slices_of(
 ) -> tuple[Slice, ...]:
     """The slices of a pool with these endpoints. A reservation whose endpoints all left keeps its empty cluster:
     its requests are answered with 503 until it ends, and never by endpoints it does not hold."""
-    reservations, found = list(reservations), []
-    held_anywhere = {endpoint_id for reservation in reservations for endpoint_id in reservation.endpoints}
+    ours, found = [one for one in reservations if one.pool == pool.name], []
+    held_anywhere = {endpoint_id for reservation in ours for endpoint_id in reservation.endpoints}
     if pool.large_requests is not None:
         least_gb, over_tokens = pool.large_requests.min_memory_gb, pool.large_requests.over_tokens
         able = (e.id for e in endpoints if e.gpu.memory_gb * e.gpu.count >= least_gb and e.id not in held_anywhere)
         found.append(Slice(large_of(pool.name), pool.name, tuple(able), least_prompt_tokens=float(over_tokens)))
-    for reservation in reservations:
-        if reservation.pool == pool.name:
-            held = frozenset(reservation.endpoints)
-            ids = tuple(endpoint.id for endpoint in endpoints if endpoint.id in held)
-            found.append(Slice(reserved_of(reservation), pool.name, ids, reservation))
+    for reservation in ours:
+        held = frozenset(reservation.endpoints)
+        ids = tuple(endpoint.id for endpoint in endpoints if endpoint.id in held)
+        found.append(Slice(reserved_of(reservation), pool.name, ids, reservation))
     return tuple(found)

@@ -175,6 +175,8 @@ class PoolDecision:
     in_eds: Bools
     """Whether the endpoint is in this cluster's assignment at all: it has an IP, is not drained, and is not
     reserved for another cluster."""
+    reserved: Bools
+    """Endpoints that are in another cluster, of their own, and so not in this one."""
     terms: tuple[Term, ...]
     """All factors, the strategy's first, then ramp; their product is proportional to `wanted`."""
     cause: Ints
@@ -196,3 +198,9 @@ class PoolDecision:
     """Sentences for the log: ejection cap reached, last endpoint kept, freeze."""
     memory: PoolMemory
     """Hand this back next time."""
+
+    @property
+    def serving(self) -> Bools:
+        """Endpoints that take new requests, of everybody or of whoever reserved them."""
+        found: Bools = (self.envoy_health == EnvoyHealth.HEALTHY) & (self.in_eds | self.reserved)
+        return found

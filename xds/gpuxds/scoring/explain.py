@@ -26,7 +26,7 @@ CAUSES: Mapping[Cause, str] = {
     Cause.TIMEOUTS: "its port does not answer",
     Cause.ERRORS: "its requests fail one after the other",
     Cause.XID_DRAIN: "an XID asks for a drain",
-    Cause.GPU_MISSING: "a GPU is missing from its DCGM page",
+    Cause.GPU_MISSING: "a GPU is missing from what it reports",
     Cause.HARDWARE: "its hardware reports a fault",
 }
 SHOWN = tuple(signal for signal in Signal if signal < Signal.ANSWERED)

@@ -116,8 +116,9 @@ def judged(
         cause[~answered & (memory.health == Health.WARMING)] = Cause.NOT_HEARD
     failing = (values[Signal.SCRAPE_FAILURES] >= 1) & (times[Signal.SCRAPE_FAILURES] > times[Signal.ANSWERED])
     cause[failing & (memory.health != Health.WARMING)] = Cause.SILENT
-    lost = view.beating() & (view.age_s(Signal.HEARTBEAT) > policy.signals.heartbeat.lost_after)
-    cause[lost & (memory.health != Health.WARMING)] = Cause.NONE if frozen else Cause.LOST
+    late = view.beating() & (view.age_s(Signal.HEARTBEAT) > policy.signals.heartbeat.lost_after)
+    cause[late & (memory.health != Health.WARMING)] = Cause.NONE if frozen else Cause.LOST
+    cause[still_lost(view, memory)] = Cause.LOST
     cause[(values[Signal.PROBE_TIMEOUTS] >= spec.timeouts_to_fail) & (memory.health != Health.WARMING)] = (
         Cause.NONE if frozen else Cause.TIMEOUTS
     )
@@ -129,6 +130,14 @@ def judged(
     cause[view.fresh(Signal.ASLEEP) > 0] = Cause.ASLEEP
     cause[values[Signal.PROBE_REFUSALS] >= 1] = Cause.REFUSED
     return cause
+
+
+def still_lost(view: SignalView, memory: PoolMemory) -> Bools:
+    """Endpoints that were taken out since their heartbeats stopped, and have not sent one since: a restart of ours
+    or a frozen pool is no reason to take them back."""
+    before = memory.columns.get("cause", np.full(len(view.ids), np.nan)) == Cause.LOST
+    beat = (view.values[Signal.HEARTBEAT] == 1) & (view.times[Signal.HEARTBEAT] > memory.health_since)
+    return np.asarray(before & (memory.health == Health.FAILED) & ~beat, dtype=np.bool_)
 
 
 def asks_for_drain(view: SignalView, memory: PoolMemory) -> Bools:

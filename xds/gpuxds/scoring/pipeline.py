@@ -61,10 +61,12 @@ def decide(
     memory = realign(memory, facts.ids)
     since = frozen_since(view, policy.health, memory.frozen_since, now)
     verdict = assess(policy, pool, facts, view, memory, drains, frozen=bool(since), now=now)
-    if reserved:
-        shared = np.array([endpoint_id not in reserved for endpoint_id in facts.ids], dtype=np.bool_)
-        verdict = replace(verdict, in_eds=verdict.in_eds & shared)
-    return weighed(policy, pool, pool.name, facts, view, memory, known, verdict, since, proxies, now, tokens)
+    if not reserved:
+        return weighed(policy, pool, pool.name, facts, view, memory, known, verdict, since, proxies, now, tokens)
+    held = np.array([endpoint_id in reserved for endpoint_id in facts.ids], dtype=np.bool_)
+    shared = replace(verdict, in_eds=verdict.in_eds & ~held)
+    made = weighed(policy, pool, pool.name, facts, view, memory, known, shared, since, proxies, now, tokens)
+    return replace(made, reserved=held & verdict.in_eds)
 
 
 def decide_slice(
@@ -136,6 +138,7 @@ def weighed(
         health=verdict.health,
         envoy_health=verdict.envoy_health,
         in_eds=verdict.in_eds,
+        reserved=np.zeros(len(facts.ids), dtype=np.bool_),
         terms=terms,
         cause=verdict.cause,
         equal=weighing.equal,

@@ -14,6 +14,9 @@ import numpy as np
 from gpuxds.scoring.contract import EnvoyHealth, Health, PoolDecision
 from gpuxds.signals.model import Signal
 
+LISTED = 20
+"""Endpoints whose reason is told one by one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Filters:
@@ -64,7 +67,8 @@ def choose(
             f"pool {decision.pool} keeps {floor} of its {shared} serving endpoints for everybody (floor)"
         )
     if len(fitting) < count:
-        reasons += [f"{decision.ids[row]} {why}" for row, why in misfits.items()]
+        told = [f"{decision.ids[row]} {why}" for row, why in misfits.items()]
+        reasons += told[:LISTED] + ([f"{len(told) - LISTED} more do not fit"] if len(told) > LISTED else [])
     return Choice(tuple(decision.ids[row] for row in chosen), tuple(reasons))
 
 

@@ -150,7 +150,8 @@ def standard_output(policy: Policy) -> accesslog.AccessLog:
 
 
 def routes(policy: Policy, pools: Sequence[PoolSpec], slices: Mapping[str, Sequence[Slice]]) -> Resource:
-    """Which path prefix goes to which pool; the longest prefix first, since Envoy takes the first match."""
+    """Which path prefix goes to which pool; the longest prefix first, since Envoy takes the first match. No
+    endpoint sees the id of a reservation, whichever pool a request goes to."""
     ordered = sorted(pools, key=lambda pool: (-len(pool.match.prefix), pool.name))
     made = [
         route
@@ -164,7 +165,13 @@ def routes(policy: Policy, pools: Sequence[PoolSpec], slices: Mapping[str, Seque
         response_headers_to_add=answer_headers(policy.listener),
         **of_host(pools),
     )
-    message = route_v3.RouteConfiguration(name=NAME, virtual_hosts=[host], validate_clusters=False)
+    held = any(part.reservation for parts in slices.values() for part in parts)
+    message = route_v3.RouteConfiguration(
+        name=NAME,
+        virtual_hosts=[host],
+        validate_clusters=False,
+        request_headers_to_remove=[HEADER] if held else [],
+    )
     needed = [name for pool in ordered for name in (pool.name, *(part.cluster for part in slices[pool.name]))]
     return resource(NAME, ROUTES, bytes(message), refers_to=tuple((CLUSTER, name) for name in needed))
 
@@ -180,14 +187,13 @@ def routes_of(pool: PoolSpec, slices: Sequence[Slice]) -> list[route_v3.Route]:
 
 
 def reserved_route(pool: PoolSpec, part: Slice, reservation: Reservation) -> route_v3.Route:
-    """Requests that carry the reservation's id; endpoints do not see it."""
+    """Requests that carry the reservation's id."""
     exact = matcher.StringMatcher(exact=reservation.id)
     carried = route_v3.HeaderMatcher(name=HEADER, string_match=exact)
     return route_v3.Route(
         name=part.cluster,
         match=route_v3.RouteMatch(prefix=pool.match.prefix, headers=[carried]),
         route=action(pool, part.cluster),
-        request_headers_to_remove=[HEADER],
     )
 
 
