@@ -212,3 +212,35 @@ async def test_a_beat_that_says_nothing_of_the_engine_does_not_prove_that_it_liv
         assert engine.store.at("h", Signal.ANSWERED) == float("-inf")
         await client.post(f"{ENDPOINTS}/h/heartbeat", json={"running": 0})
         assert engine.store.get("h", Signal.ANSWERED) == 1
+
+
+async def test_an_endpoint_that_was_lost_stays_out_over_a_restart_until_it_is_heard(tmp_path: Path) -> None:
+    async with admin(tmp_path, run=False) as (_, engine):
+        clock = [time.time()]
+        engine.now = lambda: clock[0]
+        follow_heartbeats(engine)
+        for name in ("h", "i", "j"):
+            beat(engine, name)
+        engine.ready = True
+        engine.decide()
+        for _ in range(7):
+            clock[0] += 10
+            beat(engine, "i")
+            beat(engine, "j")
+            engine.decide()
+        assert health(engine, "h") is Health.FAILED
+        engine.save()
+    async with admin(tmp_path, run=False) as (_, engine):
+        engine.now = lambda: clock[0]
+        follow_heartbeats(engine)
+        engine.ready = True
+        for _ in range(12):
+            clock[0] += 10
+            for name in ("h", "i", "j"):  # the ports answer, nobody beats
+                engine.store.record(name, {Signal.ANSWERED: 1.0}, clock[0])
+            engine.decide()
+            assert health(engine, "h") is Health.FAILED
+        beat(engine, "h")
+        clock[0] += 1
+        engine.decide()
+        assert health(engine, "h") is Health.SERVING

@@ -167,3 +167,60 @@ async def test_metrics_count_what_is_reserved_and_have_the_slices_weights(tmp_pa
         assert 'gpuxds_pool_reserved_endpoints{pool="p"} 1.0' in page
         assert f'gpuxds_endpoint_weight{{endpoint="a",pool="p/{found["name"]}"}}' in page
         assert page.count('gpuxds_endpoint_health{endpoint="a"') == 1
+
+
+async def test_a_reservation_is_of_its_pool_and_frees_an_endpoint_that_left_it(tmp_path: Path) -> None:
+    async with admin(tmp_path) as (client, engine):
+        serve(engine)
+        found = await reserved(client, count=1, filters={"min_vram": 80})
+        text = engine.settings.policy_path.read_text()
+        engine.settings.policy_path.write_text(text.replace("name: p", "name: q"))
+        await until(lambda: "q" in engine.decisions, 5, "the pool has another name")
+        serve_pool(engine, "q")
+        assert engine.decisions["q"].in_eds.all(), "the endpoint serves nobody"
+        refused = await client.post(f"{RESERVATIONS}/{found['name']}/extend", json={})
+        assert refused.status == 409
+        assert "no pool 'p' any more" in (await refused.json())["detail"]
+
+
+async def test_another_name_of_a_reserved_server_is_no_way_around(tmp_path: Path) -> None:
+    async with admin(tmp_path) as (client, engine):
+        alias = {"pool": "p", "id": "alias", "address": "localhost:1", "gpu": {"model": "H100-80"}}
+        assert (await client.post("/api/v1/endpoints", json=alias)).status == 201
+        await until(lambda: engine.fleet.by_id["alias"].ip == "127.0.0.1", 10, "its name is looked up")
+        serve(engine)
+        await reserved(client, count=1, filters={"min_vram": 80})
+        ids = engine.decisions["p"].ids
+        assert [name for name, kept in zip(ids, engine.decisions["p"].in_eds, strict=True) if kept] == ["b/2"]
+
+
+async def test_a_reserved_endpoint_counts_as_healthy_and_its_last_one_is_not_drained(tmp_path: Path) -> None:
+    async with admin(tmp_path) as (client, engine):
+        serve(engine)
+        await reserved(client, count=1, filters={"min_vram": 80})
+        load = await (await client.get("/api/v1/loadbalancer/load?instance_id=a")).json()
+        assert load["healthy"] is True
+        assert (await (await client.get("/api/admin/load-balancer")).json())["totals"]["healthy"] == 2
+        refused = await client.post("/api/v1/endpoints/a/drain", json={})
+        assert refused.status == 409
+        assert "last serving endpoint of p/r-" in (await refused.json())["detail"]
+
+
+async def test_a_long_list_of_reasons_is_cut(tmp_path: Path) -> None:
+    async with admin(tmp_path) as (client, engine):
+        rows = "".join(
+            f"      - {{id: x{n}, address: '127.0.0.1:{n + 100}', gpu: {{model: L4}}}}\n" for n in range(60)
+        )
+        engine.settings.policy_path.write_text(f"version: 1\npools:\n  - name: p\n    endpoints:\n{rows}")
+        await until(lambda: len(engine.fleet.endpoints) == 60, 5, "the fleet is there")
+        engine.decide()
+        answer = await client.post(RESERVE, json={"count": 16, "filters": {"min_vram": 80}})
+        assert "40 more do not fit" in (await answer.json())["detail"]
+
+
+def serve_pool(engine: Engine, pool: str) -> None:
+    """Its endpoints answer."""
+    for endpoint in engine.fleet.pool(pool):
+        alive = {Signal.PROBE_REFUSALS: 0.0, Signal.ANSWERED: 1.0, Signal.RUNNING: 0.0, Signal.WAITING: 0.0}
+        engine.store.record(endpoint.id, alive | {Signal.SCRAPE_FAILURES: 0.0}, time.time())
+    engine.decide()
