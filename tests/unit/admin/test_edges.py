@@ -19,7 +19,7 @@ from unit.admin.test_api import POLICY, admin
     ("path", "method", "options", "status", "words"),
     [
         ("/nowhere", "GET", {}, 404, "/api/openapi.json describes"),
-        ("/api/v1/endpoints", "PATCH", {}, 405, "this path takes GET, HEAD, POST, not PATCH"),
+        ("/api/v1/endpoints", "PATCH", {}, 405, "this path takes GET, POST, not PATCH"),
         (
             "/api/v1/endpoints/a/drain",
             "POST",

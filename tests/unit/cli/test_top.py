@@ -117,3 +117,17 @@ def test_every_order_takes_rows_with_unknown_numbers() -> None:
     answer = {"endpoints": Api().rows}
     for sort in SORTS:
         assert len(shown(answer, sort, "")) == 3
+
+
+async def test_in_80_columns_a_long_pool_name_leaves_room_for_the_reason() -> None:
+    api = Api()
+    long = {**POOL, "pool": "a-pool-with-a-rather-long-name-for-llama-3-70b"}
+    app = Top("x", api)
+    api.rows = [found | {"pool": long["pool"]} for found in api.rows]
+    async with app.run_test(size=(80, 24)) as person:
+        await person.pause()
+        table = app.query_one(DataTable)
+        names = [str(column.label) for column in table.columns.values()]
+        assert names == ["endpoint", "health", "share", "run", "wait", "kv", "why"]
+        before = sum(column.get_render_width(table) for column in list(table.columns.values())[:-1])
+        assert before <= 60, "the reason is off the screen"

@@ -24,7 +24,10 @@ from gpuxds.cli.tables import age, explanation, health_text, number, overridden
 from gpuxds.errors import EnvironmentProblem, GpuxdsError
 
 REFRESH_S = 1.0
-LONGEST_ID = 24
+LONGEST_ID, LONGEST_POOL = 24, 14
+NARROW = 110
+"""Columns of a terminal below which what matters least gives way to the reason."""
+SPARED = ("weight", "ttft", "age")
 MARGIN = 2
 """Columns on either side of an explanation."""
 COLUMNS = ("endpoint", "pool", "health", "weight", "share", "run", "wait", "kv", "ttft", "age", "why")
@@ -72,23 +75,29 @@ def shown(answer: dict[str, Any], sort: str, needle: str) -> list[dict[str, Any]
     return sorted(kept, key=sort_key(sort, rows))
 
 
-def cells(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[Text | str]:
-    """One row of the table."""
+def columns(width: int, pools: int) -> list[str]:
+    """The columns that are shown: a single pool needs no column, and a narrow terminal has no room for all."""
+    spared = {*(SPARED if width < NARROW else ()), *(("pool",) if pools < 2 else ())}
+    return [name for name in COLUMNS if name not in spared]
+
+
+def cells(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Text | str]:
+    """One row of the table, by column."""
     signals = row["signals"]
     kv, ttft = signals["kv_usage"], signals["ttft_s"]
-    return [
-        Text(str(shortened(row["id"], LONGEST_ID)), "bold"),
-        Text(row["pool"]),
-        health_text(row["health"]),
-        number(row["weight"]) if serves(row) else "–",
-        number(100 * share_of(row, rows), ".0f", " %"),
-        number(signals["running"]),
-        number(signals["waiting"]),
-        number(None if kv is None else 100 * kv, ".0f", " %"),
-        number(None if ttft is None else 1000 * ttft, ".0f", " ms"),
-        age(row["load_age_s"]),
-        Text(row["reason"]),
-    ]
+    return {
+        "endpoint": Text(str(shortened(row["id"], LONGEST_ID)), "bold"),
+        "pool": Text(str(shortened(row["pool"], LONGEST_POOL))),
+        "health": health_text(row["health"]),
+        "weight": number(row["weight"]) if serves(row) else "–",
+        "share": number(100 * share_of(row, rows), ".0f", " %"),
+        "run": number(signals["running"]),
+        "wait": number(signals["waiting"]),
+        "kv": number(None if kv is None else 100 * kv, ".0f", " %"),
+        "ttft": number(None if ttft is None else 1000 * ttft, ".0f", " ms"),
+        "age": age(row["load_age_s"]),
+        "why": Text(row["reason"]),
+    }
 
 
 def headline(answer: dict[str, Any], sort: str, problem: str) -> Text:
@@ -141,6 +150,8 @@ class Top(App[None]):
         self.admin, self.ask = admin, ask
         self.answer: dict[str, Any] = {"pools": [], "endpoints": []}
         self.sort_by, self.needle, self.problem = SORTS[0], "", ""
+        self.shown: list[str] = []
+        """Columns of the table."""
         self.sure = ""
         """Endpoint for which `d` was pressed once; a second `d` drains it."""
 
@@ -153,7 +164,6 @@ class Top(App[None]):
 
     async def on_mount(self) -> None:
         """Begin to look."""
-        self.query_one(DataTable).add_columns(*COLUMNS)
         self.query_one(DataTable).focus()
         await self.look()
         self.set_interval(REFRESH_S, self.look)
@@ -170,9 +180,14 @@ class Top(App[None]):
         """Put the rows on the screen; the cursor stays with its endpoint."""
         table, chosen = self.query_one(DataTable), self.chosen()
         rows = shown(self.answer, self.sort_by, self.needle)
-        table.clear()
+        names = columns(self.size.width, len(self.answer["pools"]))
+        table.clear(columns=names != self.shown)
+        if names != self.shown:
+            table.add_columns(*names)
+            self.shown = names
         for row in rows:
-            table.add_row(*cells(row, self.answer["endpoints"]), key=row["id"])
+            found = cells(row, self.answer["endpoints"])
+            table.add_row(*(found[name] for name in names), key=row["id"])
         ids = [row["id"] for row in rows]
         if chosen in ids:
             table.move_cursor(row=ids.index(chosen))
