@@ -99,6 +99,15 @@ async def test_once_says_by_its_status_that_the_server_refused() -> None:
         assert b"no endpoint 'gpu/1'" in told
 
 
+async def test_once_says_by_its_status_that_there_was_nothing_to_say() -> None:
+    async with serving() as fake:
+        fake.page = None
+        process = await run(fake, "--once", "--gpu", "77")
+        _, told = await process.communicate()
+        assert process.returncode == 1
+        assert b"neither a GPU nor the engine could be read" in told
+
+
 async def test_it_beats_until_it_is_asked_to_stop_and_tells_each_trouble_once() -> None:
     async with serving() as fake:
         fake.page = None

@@ -21,7 +21,7 @@ from gpuxds.cli.agent.watch import GpuWatch
 from gpuxds.cli.client import DEFAULT, Admin, session
 from gpuxds.cli.complete import engines, pools
 from gpuxds.cli.logs import LogFormat, LogLevel, configure
-from gpuxds.errors import Misuse
+from gpuxds.errors import EnvironmentProblem, Misuse
 from gpuxds.policy.units import parse_duration
 from gpuxds.signals.presets import presets
 
@@ -150,10 +150,15 @@ async def until_stopped(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def send_once(agent: Agent, api_key: str | None) -> None:
-    """One heartbeat, printed with what the server said to it. Raises ServerAway, Refused or Conflict."""
+    """One heartbeat, printed with what the server said to it.
+
+    Raises ServerAway, Refused or Conflict, and EnvironmentProblem when there was nothing to say.
+    """
     async with session(TIMEOUT_S, api_key) as client:
         if agent.registration is not None:
             await register(client, agent.admin, agent.registration)
         heartbeat = await agent.heartbeat(client)
         answer = await agent.send(client, heartbeat)
     typer.echo(json.dumps({"sent": heartbeat, "answer": answer}, indent=2))
+    if all(value is None for value in heartbeat.values()):
+        raise EnvironmentProblem("neither a GPU nor the engine could be read; the lines above say why")
