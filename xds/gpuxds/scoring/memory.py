@@ -1,12 +1,13 @@
 """What outlives a decision: realigned when the fleet changes, and to and from JSON for restarts.
 
-Floats survive JSON bit for bit (Python prints the shortest text that reads back the same), so a restarted
-server computes exactly what it would have computed.
+Columns are their bytes in base64: bit for bit what they were, so a restarted server computes exactly what it would
+have computed, and a hundred times cheaper than numbers as text, since this is done every second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -61,18 +62,18 @@ def not_after(memory: PoolMemory, now: float) -> PoolMemory:
 
 
 def to_json(memory: PoolMemory) -> dict[str, Any]:
-    """A document of plain values; NaN and infinity become null and text."""
+    """A document of plain values."""
     return {
         "ids": list(memory.ids),
         "decided_at": memory.decided_at,
         "pushed_at": memory.pushed_at,
         "frozen_since": memory.frozen_since,
-        "health": memory.health.tolist(),
-        "health_since": numbers(memory.health_since),
-        "ramp_from": numbers(memory.ramp_from),
-        "weights": memory.weights.tolist(),
-        "envoy_health": memory.envoy_health.tolist(),
-        "columns": {name: numbers(column) for name, column in memory.columns.items()},
+        "health": packed(memory.health),
+        "health_since": packed(memory.health_since),
+        "ramp_from": packed(memory.ramp_from),
+        "weights": packed(memory.weights),
+        "envoy_health": packed(memory.envoy_health),
+        "columns": {name: packed(column) for name, column in memory.columns.items()},
         "scalars": dict(memory.scalars),
     }
 
@@ -85,12 +86,12 @@ def from_json(document: Mapping[str, Any]) -> PoolMemory:
             decided_at=float(document["decided_at"]),
             pushed_at=float(document["pushed_at"]),
             frozen_since=float(document["frozen_since"]),
-            health=np.array(document["health"], dtype=np.int64),
-            health_since=column(document["health_since"]),
-            ramp_from=column(document["ramp_from"]),
-            weights=np.array(document["weights"], dtype=np.int64),
-            envoy_health=np.array(document["envoy_health"], dtype=np.int64),
-            columns={str(name): column(values) for name, values in document["columns"].items()},
+            health=integers(document["health"]),
+            health_since=floats(document["health_since"]),
+            ramp_from=floats(document["ramp_from"]),
+            weights=integers(document["weights"]),
+            envoy_health=integers(document["envoy_health"]),
+            columns={str(name): floats(values) for name, values in document["columns"].items()},
             scalars={str(name): float(value) for name, value in document["scalars"].items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -101,11 +102,16 @@ def from_json(document: Mapping[str, Any]) -> PoolMemory:
     return memory
 
 
-def numbers(values: Floats) -> list[float | str | None]:
-    """A column for JSON."""
-    return [None if np.isnan(v) else float(v) if np.isfinite(v) else str(v) for v in values.tolist()]
+def packed(values: Floats | Ints) -> str:
+    """A column for JSON: little-endian, eight bytes each, in base64."""
+    return base64.b64encode(values.astype(values.dtype.newbyteorder("<")).tobytes()).decode()
 
 
-def column(values: Sequence[float | str | None]) -> Floats:
-    """A column from JSON."""
-    return np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
+def floats(text: str) -> Floats:
+    """A column of floats. Raises ValueError."""
+    return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f8").astype(np.float64)
+
+
+def integers(text: str) -> Ints:
+    """A column of integers. Raises ValueError."""
+    return np.frombuffer(base64.b64decode(text, validate=True), dtype="<i8").astype(np.int64)
