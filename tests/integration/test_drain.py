@@ -87,7 +87,7 @@ async def test_the_last_serving_endpoint_is_not_drained_without_force_and_then_e
 ) -> None:
     async with stack(tmp_path, {"a": "A100-80", "b": "A100-80"}) as running:
         await running.api("/api/v1/endpoints/a/drain", {})
-        with pytest.raises(Refused, match="last serving endpoint of pool llama"):
+        with pytest.raises(Refused, match="last serving endpoint of llama"):
             await running.api("/api/v1/endpoints/b/drain", {})
         before = await running.requests()
         await running.api("/api/v1/endpoints/b/drain", {"force": True})
