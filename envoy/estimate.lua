@@ -13,8 +13,7 @@ local MOST = 1000000000  -- Envoy takes larger counts for none
 local EDGE = 2048  -- bytes searched at either end of a body that is too long to be searched as a whole
 local KEYS = {max_tokens = true, max_completion_tokens = true, max_output_tokens = true, max_new_tokens = true}
 local LONGEST_KEY = 21
-local UNREADABLE = '{"error": {"message": "the content-encoding of this request cannot be read; send the body plain '
-  .. 'or with gzip", "type": "invalid_request_error", "param": null, "code": "unsupported_content_encoding"}}'
+local UNREADABLE = '{"error": {"message": "this body cannot be read; send it in UTF-8, plain or with gzip", "type": "invalid_request_error", "param": null, "code": "unsupported_content_encoding"}}'
 
 local find, match, sub, gsub, char = string.find, string.match, string.sub, string.gsub, string.char
 local ceil, max, min = math.ceil, math.max, math.min
@@ -31,7 +30,8 @@ local function asked_for(text)
   local most = 0
   local first, last = find(text, '_tokens"', 1, true)
   while first do
-    local value = match(text, '^%s*:%s*"?([%d.eE+-]+)', last + 1)
+    local value = match(text, '^%s*:%s*"?%s*([%d_.eE+-]+)', last + 1)
+    value = value and gsub(value, "_", "")  -- engines read "5_000" as the number it looks like
     if value and KEYS[match(sub(text, max(1, last - LONGEST_KEY - 1), last - 1), '"([a-z_]+)$')] then
       most = max(most, tonumber(value) or 0)
     end
@@ -54,6 +54,11 @@ local function estimated(body)
   return max(1, min(MOST, ceil(length * settings.tokens_per_byte + answer)))
 end
 
+-- Whether a body can be searched: JSON is UTF-8, and in UTF-16 or UTF-32 every other byte of its first ones is zero.
+local function readable(body)
+  return not find(body:getBytes(0, min(4, body:length())), "[%z\254\255]")
+end
+
 -- The number a trusted header says; nil when there is none that can be used.
 local function told(handle)
   local said = settings.trust_header and handle:headers():get(settings.trust_header)
@@ -67,7 +72,8 @@ function envoy_on_request(handle)
   local headers = handle:headers()
   if body then
     local encoding = headers:get("content-encoding")
-    if encoding and encoding ~= "identity" then
+    encoding = encoding and string.lower(encoding)
+    if encoding and encoding ~= "identity" and encoding ~= "" or body and not readable(body) then
       handle:respond({[":status"] = "415", ["content-type"] = "application/json"}, UNREADABLE)
       return
     end

@@ -2,24 +2,31 @@
 -- Envoy routes, and may have a total time, which Envoy is given here.
 --
 -- The body is not parsed. A quotation mark inside a JSON string is always escaped, so "stream" with both its marks is a
--- whole string, and what stands between it and `true` decides. Finding it in a nested object says "streamed" at worst,
--- which cuts nothing. What is no JSON object (compressed, a form) cannot be known, and is spared like a stream. The
--- first byte tells: asking for headers costs more than searching 2 KB.
+-- whole string, and what follows it decides: anything but `false` and `null` may be taken for true. Finding it in a
+-- nested object says "streamed" at worst, which cuts nothing. What is no JSON object in UTF-8 (compressed, a form)
+-- cannot be known, and is spared like a stream. The first byte tells: asking for headers costs more than searching 2 KB.
 --
 -- `settings` is written above this text by gpuxds: hedging, request_s, buffer, longest_s and perhaps header.
 
 local HEADER = "x-gpuxds-stream"
 local BRACE = string.byte("{")
-local byte, find, floor, max, min = string.byte, string.find, math.floor, math.max, math.min
+local byte, find, gsub, floor, max, min = string.byte, string.find, string.gsub, math.floor, math.max, math.min
+
+local function unescaped(hex)
+  return string.char(tonumber(hex, 16))
+end
 
 -- Whether it is certain that a request with this body is not streamed.
 local function whole(text)
-  if byte(text) ~= BRACE and not find(text, "^%s*{") then return false end
+  if byte(text) ~= BRACE and not find(text, "^%s*{") or find(text, "%z") then return false end
+  if find(text, "\\u00", 1, true) then
+    text = gsub(text, "\\u00([3-7]%x)", unescaped)
+  end
   local at = 1
   while true do
     local _, last = find(text, '"stream"', at, true)
     if last == nil then return true end
-    if find(text, "^%s*:%s*true", last + 1) then return false end
+    if not find(text, "^%s*:%s*[fn][au]l[sl]", last + 1) and find(text, "^%s*:", last + 1) then return false end
     at = last + 1
   end
 end

@@ -46,7 +46,7 @@ local function told(headers, kinds)
   for place, kind in ipairs(kinds) do
     local index = values - place
     local limit = index >= 0 and headers:getAtIndex("x-ratelimit-limit", index)
-    if limit then
+    if limit and tonumber(limit) < settings.unlimited then
       found[kind] = {limit, headers:getAtIndex("x-ratelimit-remaining", index)}
     end
   end

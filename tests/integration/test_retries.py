@@ -13,9 +13,11 @@ import pytest
 
 from gpuxds.assets import asset
 from gpuxds.policy.loader import load
+from gpuxds.policy.model import Policy
+from gpuxds.policy.strategies import GpuAware
 from gpuxds.snapshot.assemble import assemble
 from gpuxds.snapshot.resources import config
-from support.ads import assignment
+from support.ads import assignment, snapshot_of
 from support.front import front, one_pool
 from support.upstreams import Answer
 from support.waiting import until
@@ -34,6 +36,44 @@ async def test_a_failing_server_is_tried_three_more_times_each_elsewhere_and_eac
         assert [len(server.seen) for server in running.servers] == [1, 1, 1, 1]
         assert running.numbers() == ["1", "2", "3", "4"], "what the client says of attempts does not count"
         assert answer.headers["x-gpuxds-attempts"] == "4"
+
+
+def by_least_request(count: int) -> Policy:
+    """The pool with the default strategy."""
+    policy = one_pool(count)
+    pools = [pool.model_copy(update={"strategy": GpuAware()}) for pool in policy.pools]
+    return policy.model_copy(update={"pools": pools})
+
+
+@pytest.mark.parametrize("count", [2, 3])
+async def test_a_server_that_fails_at_once_is_the_least_busy_and_costs_no_request_all_the_same(
+    tmp_path: Path, count: int
+) -> None:
+    async with front(tmp_path, by_least_request(count)) as running:
+        for server in running.servers:
+            server.delay_s = 4.0
+        busy = [asyncio.ensure_future(running.ask()) for _ in range(4 * count)]
+        await until(lambda: running.attempts == 4 * count, 10, "all servers are busy")
+        failing = running.servers[0]
+        failing.status, failing.delay_s = 503, 0.0
+        for server in running.servers[1:]:
+            server.delay_s = 0.0
+        answers = [await running.ask() for _ in range(30)]
+        assert [answer.status for answer in answers] == [200] * 30
+        assert len(failing.seen) > 4, "the failing server was never tried"
+        await asyncio.gather(*busy)
+
+
+async def test_a_heavy_server_that_fails_costs_no_request(tmp_path: Path) -> None:
+    policy = by_least_request(3)
+    async with front(tmp_path, policy) as running:
+        weights = {"p": [1_000_000, 625, 625]}
+        running.served.publish(snapshot_of(running.policy, weights))
+        await running.served.settled()
+        running.servers[0].status = 503
+        answers = [await running.ask() for _ in range(12)]
+        assert [answer.status for answer in answers] == [200] * 12
+        assert len(running.servers[0].seen) > 1
 
 
 async def test_the_answer_says_which_endpoint_served_at_which_attempt(tmp_path: Path) -> None:
@@ -220,11 +260,11 @@ async def test_a_body_of_ten_megabytes_is_read_and_passes(tmp_path: Path) -> Non
 async def test_the_example_of_slow_and_stuck_servers_runs(tmp_path: Path) -> None:
     example = load(asset("policies", "examples", "slow-and-stuck.yaml")).policy
     async with front(tmp_path, example) as running:
-        *bad, good = running.servers
-        for server in bad:
-            server.status = 500
-        answers = [await running.ask(SHORT, x_request_timeout="10") for _ in range(8)]
-        assert {answer.text for answer in answers} == {str(good.port)}
-        assert {answer.headers["x-gpuxds-attempts"] for answer in answers} <= {"1", "2", "3", "4"}
+        bad = running.servers[0]
+        bad.status = 500
+        answers = [await running.ask(SHORT, x_request_timeout="10") for _ in range(12)]
+        assert {answer.status for answer in answers} == {200}
+        assert str(bad.port) not in {answer.text for answer in answers}
+        assert {answer.headers["x-gpuxds-attempts"] for answer in answers} <= {"1", "2"}
         first = [seen for server in running.servers for seen in server.seen if seen["x-envoy-attempt-count"] == "1"]
         assert {seen["x-envoy-expected-rq-timeout-ms"] for seen in first} == {"12000"}

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from gpuxds.cli.client import fetch
-from gpuxds.errors import ServerAway
+from gpuxds.errors import Refused, ServerAway
 from support.waiting import until
 
 pytestmark = [pytest.mark.real("envoy"), pytest.mark.timeout(240)]
@@ -124,7 +124,7 @@ async def test_the_walk_through_works_as_written(tmp_path: Path) -> None:
         async def up() -> bool:
             try:
                 return "h100" in await reader_sees(reader)
-            except ServerAway:
+            except (ServerAway, Refused):
                 return False
 
         await until(up, 30, "the demo is up")

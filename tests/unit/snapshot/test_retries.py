@@ -118,8 +118,9 @@ def test_explain_lists_the_rules_of_a_pool_that_uses_them_all() -> None:
         "up to 3 retries, each on an endpoint not tried yet, before the first byte only, after: a connection that "
         "fails or breaks, 502, 503",
         "retries under way: at most 50 % of the requests under way for the first time, 10 in any case",
-        "requests of up to 16384 bytes that are not streamed: a second try beside the first after 3 s of silence",
-        "other requests: a second try beside the first after 90 s of silence",
+        "requests of up to 16384 bytes that are not streamed: one more try beside the first after 3 s of silence, "
+        "and no further ones",
+        "other requests: one more try beside the others after every 90 s of silence",
         "a request is cut after 300 s of silence",
         "a request that is not streamed is cut, in total, after 1.2 x the seconds in x-wait or 36 s when it says "
         "none",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -23,6 +23,9 @@ from gpuxds.policy.tenants import KINDS, limits_of, merged
 MEMORY_TOLERANCE = 0.15
 LONGEST_TENANT = 128
 OWN_HEADERS = ("x-envoy-", "x-gpuxds-")
+HTTP_HEADERS = frozenset(
+    {"content-length", "content-type", "content-encoding", "transfer-encoding", "host", "connection"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +143,10 @@ def tries_make_sense(policy: Policy) -> Iterator[Finding]:
             yield Finding((*path, "hedging"), no_retries)
         if pool.retries.attempts == 0 and pool.retries.stuck_after:
             yield Finding((*path, "retries", "stuck_after"), no_retries)
-        header = pool.timeouts.header
-        if header and header.lower().startswith(OWN_HEADERS):
-            text = f"{header!r} is Envoy's or ours; name one that clients set, for example x-request-timeout"
-            yield Finding((*path, "timeouts", "header"), text)
+        yield from is_clients_header((*path, "timeouts", "header"), pool.timeouts.header)
+        if pool.guard and {"budget_percent", "budget_minimum"} & pool.retries.model_fields_set:
+            text = "is not used in a pool with guards: their refusals are tried elsewhere, and bound every storm"
+            yield Finding((*path, "retries"), text, "warning")
         total_s = pool.timeouts.request * pool.timeouts.buffer
         if total_s > pool.timeouts.idle > 0:
             text = (
@@ -212,6 +215,14 @@ def tenants_can_be_told_apart(policy: Policy) -> Iterator[Finding]:
         text = "nobody has a limit; give requests_per_second or tokens_per_second, for default or for an override"
         yield Finding(("tenants",), text)
     yield from bursts_have_a_rate(("tenants", "default"), spec.default, spec)
+    yield from bursts_let_something_through(policy, spec)
+    yield from is_clients_header(("tenants", "header"), spec.header)
+    yield from is_clients_header(("tenants", "api_key_header"), spec.api_key_header)
+    yield from overrides_are_known_by_something(spec)
+
+
+def overrides_are_known_by_something(spec: TenantsSpec) -> Iterator[Finding]:
+    """Each override has a name that fits, and keys of its own where keys tell."""
     owners: dict[str, str] = {}
     for name, own in spec.overrides.items():
         place: Path = ("tenants", "overrides", name)
@@ -225,6 +236,27 @@ def tenants_can_be_told_apart(policy: Policy) -> Iterator[Finding]:
         for position, key in enumerate(own.key_sha256):
             if owners.setdefault(key, name) != name:
                 yield Finding((*place, "key_sha256", position), f"is a key of {owners[key]!r} too")
+
+
+def bursts_let_something_through(policy: Policy, spec: TenantsSpec) -> Iterator[Finding]:
+    """A request that does not say how long its answer may be fits into every bucket of tokens."""
+    limits = limits_of(spec, "tokens")
+    buckets = {} if limits is None else {"default": limits.default, **limits.named}
+    for name, found in buckets.items():
+        if found is not None and found.burst <= policy.estimate.default_max_tokens:
+            place: Path = ("tenants", "default") if name == "default" else ("tenants", "overrides", name)
+            text = (
+                f"a burst of {found.burst} tokens in each proxy lets no request through that does not say its "
+                f"max_tokens, which counts as {policy.estimate.default_max_tokens}; give a larger tokens_burst"
+            )
+            yield Finding(place, text, "warning")
+
+
+def is_clients_header(path: Path, name: str | None) -> Iterator[Finding]:
+    """A header that clients or a gateway set, and not Envoy, HTTP or we."""
+    if name and (name.lower().startswith(OWN_HEADERS) or name.lower() in HTTP_HEADERS):
+        text = f"{name!r} is Envoy's, HTTP's or ours; name one that clients set for this, for example x-team"
+        yield Finding(path, text)
 
 
 def bursts_have_a_rate(path: Path, limits: TenantLimits, spec: TenantsSpec) -> Iterator[Finding]:
@@ -321,6 +353,14 @@ def guards_are_usable(policy: Policy) -> Iterator[Finding]:
             yield Finding(("pools", index, "guard", "queue", "timeout"), text)
 
 
+def tenants_of_rule_exist(spec: TenantsSpec | None, names: Sequence[str], place: Path) -> Iterator[Finding]:
+    """Where keys tell tenants apart, a rule is about those that have keys."""
+    for name in names:
+        if spec and spec.api_key_header and name not in spec.overrides:
+            text = f"no request can be known to be of {name!r}: tenants.overrides has no keys of that name"
+            yield Finding((*place, "tenants"), text, "warning")
+
+
 def priorities_can_be_trusted(policy: Policy) -> Iterator[Finding]:
     """Rules use headers that clients cannot set, and there is a guard that obeys them."""
     spec = policy.priorities
@@ -335,6 +375,7 @@ def priorities_can_be_trusted(policy: Policy) -> Iterator[Finding]:
             yield Finding(place, "give header and values, or tenants: whom the rule is about")
         if rule.tenants and policy.tenants is None:
             yield Finding((*place, "tenants"), "the policy tells no tenants apart; give tenants at its top")
+        yield from tenants_of_rule_exist(policy.tenants, rule.tenants, place)
         if rule.header and rule.header not in spec.trusted_headers:
             text = (
                 f"clients can send {rule.header!r} themselves and so choose their priority; name it in "

@@ -61,7 +61,8 @@ class TimeoutSpec(Model):
 
 
 class HedgingSpec(Model):
-    """A second try for small requests whose answer does not begin; the first answer is taken."""
+    """A second try for small requests whose answer does not begin; the first answer is taken. Such a request is
+    sent twice at most, also when it fails, since Envoy starts one more try after each silence."""
 
     after: Duration
     """Silence after which the second try is started, on another endpoint. The 95th percentile of whole answers is

@@ -79,12 +79,12 @@ def of_retries(pool: PoolSpec) -> Iterator[str]:
     )
     if hedging:
         yield (
-            f"requests of up to {hedging.max_body_bytes} bytes that are not streamed: a second try beside the "
-            f"first after {hedging.after:g} s of silence"
+            f"requests of up to {hedging.max_body_bytes} bytes that are not streamed: one more try beside the "
+            f"first after {hedging.after:g} s of silence, and no further ones"
         )
     if retries.stuck_after:
         others = "other requests" if hedging else "any request"
-        yield f"{others}: a second try beside the first after {retries.stuck_after:g} s of silence"
+        yield f"{others}: one more try beside the others after every {retries.stuck_after:g} s of silence"
 
 
 def of_timeouts(pool: PoolSpec) -> Iterator[str]:

@@ -109,7 +109,7 @@ class Weighing:
     carried_scalars: Mapping[str, float] = field(default_factory=dict)
     """Numbers of the pool it wants back next time (for example the smoothed utilisation)."""
     equal: bool = False
-    """The strategy asks for one number for all, so that Envoy's full scan is in force."""
+    """The strategy asks for one number for all, so that Envoy compares hosts by their requests alone."""
     note: str = ""
     """A sentence on the pool as a whole, for people."""
 
@@ -182,7 +182,7 @@ class PoolDecision:
     cause: Ints
     """`health.Cause` per endpoint: why it is in its health; `explain.reason` says it in words."""
     equal: bool
-    """One weight for all, so that Envoy's full scan is in force."""
+    """One weight for all, so that Envoy compares hosts by their requests alone."""
     note: str
     """A sentence on the pool as a whole."""
     proxies: int

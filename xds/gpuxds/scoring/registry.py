@@ -40,6 +40,10 @@ BUILDERS: Mapping[type[Parameters], Build] = MappingProxyType(
 )
 
 
+CHOICES = 5
+"""Nearly as good as all, and leaves out any one host of three in one pick of eight, of two in one of 32."""
+
+
 def weight_function(strategy: Parameters) -> WeightFunction:
     """The weight function of a strategy with its parameters."""
     return BUILDERS[type(strategy)](strategy)
@@ -50,8 +54,9 @@ class LbChoice:
     """The load-balancing policy Envoy runs for a strategy."""
 
     kind: Literal["least_request", "round_robin", "ring_hash", "maglev"]
-    full_scan: bool = False
-    """least_request: look at every host when weights are equal, not at two random ones."""
+    choices: int = 0
+    """least_request: hosts picked at random, the least busy of which is taken when weights are equal; 0: all are
+    looked at."""
     bias: float = 1.0
     """least_request: active_request_bias."""
     hash_balance_factor: int = 0
@@ -61,17 +66,21 @@ class LbChoice:
 def lb_of(strategy: Parameters) -> LbChoice:
     """Envoy's side of a strategy.
 
-    Weights that already follow load go with least request over all hosts, so that the proxy corrects between
-    pushes and goes on doing so when the control plane is dead. Weights fixed by the fleet go with round robin.
+    Weights that already follow load go with least request, so that the proxy corrects between pushes and goes on
+    doing so when the control plane is dead. Weights fixed by the fleet go with round robin. Among equal weights a
+    few random hosts are compared and not all: a server that fails at once is always the least busy of all, and
+    every retry of a request would go to it again (decision 0009).
     """
     match strategy:
         case named.ConsistentHash():
             return LbChoice(strategy.algorithm, hash_balance_factor=strategy.hash_balance_factor)
         case named.GpuAware():
-            return LbChoice("least_request", full_scan=True, bias=strategy.least_request_bias)
-        case named.LeastConnections():
+            return LbChoice("least_request", CHOICES, bias=strategy.least_request_bias)
+        case named.FullScan():
             return LbChoice("least_request")
+        case named.LeastConnections():
+            return LbChoice("least_request", 2)
         case named.RoundRobin() | named.WeightedRoundRobin() | named.EqualWeighted():
             return LbChoice("round_robin")
         case _:
-            return LbChoice("least_request", full_scan=True)
+            return LbChoice("least_request", CHOICES)

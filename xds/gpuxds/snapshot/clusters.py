@@ -78,7 +78,8 @@ def preferred(choice: LbChoice) -> core.TypedExtensionConfig:
         case "least_request":
             methods = least_request.LeastRequestSelectionMethod
             message: Any = least_request.LeastRequest(
-                selection_method=methods.FULL_SCAN if choice.full_scan else methods.N_CHOICES,
+                selection_method=methods.N_CHOICES if choice.choices else methods.FULL_SCAN,
+                choice_count=choice.choices or None,
                 active_request_bias=core.RuntimeDouble(
                     default_value=choice.bias, runtime_key="gpuxds.least_request_bias"
                 ),

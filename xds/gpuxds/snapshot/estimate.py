@@ -111,7 +111,8 @@ def estimate_replies(policy: Policy) -> list[hcm.ResponseMapper]:
     """What a client is told whose body is too large to be held."""
     if not estimates(policy):
         return []
-    message = f"the body of this request is larger than {policy.estimate.max_body_bytes} bytes"
+    limit = f"at most {policy.estimate.max_body_bytes} bytes where tokens are counted"
+    message = f"the body of this request is too large to be read ({limit})"
     return [error_reply(has_status(413), message, "invalid_request_error", "request_too_large")]
 
 

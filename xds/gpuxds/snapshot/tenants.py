@@ -22,7 +22,7 @@ from envoy_data_plane.google.protobuf import Any as PackedMessage
 
 from gpuxds.policy.model import Policy
 from gpuxds.policy.requests import TenantsSpec
-from gpuxds.policy.tenants import KINDS, Bucket, Kind, Limits, limits_of
+from gpuxds.policy.tenants import KINDS, UNLIMITED, Bucket, Kind, Limits, limits_of
 from gpuxds.snapshot.estimate import HEADER as TOKENS_HEADER
 from gpuxds.snapshot.lua import Literal, lua_filter
 
@@ -107,6 +107,7 @@ def settings(spec: TenantsSpec) -> dict[str, Literal]:
         "key_header": spec.api_key_header,
         "names": names if spec.api_key_header else None,
         "kinds": list(found),
+        "unlimited": UNLIMITED,
         **{kind: told(limits) for kind, limits in found.items()},
     }
 

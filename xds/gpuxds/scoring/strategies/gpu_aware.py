@@ -19,7 +19,7 @@ from gpuxds.scoring.contract import Carried, PoolInputs, Term, Weighing, WeightF
 from gpuxds.scoring.terms import backlog, capacity, compensation, correction, fast_first
 from gpuxds.scoring.terms.state import PoolState, measure
 
-HOMOGENEOUS = "identical hardware: equal weights, so that Envoy's full scan is in force"
+HOMOGENEOUS = "identical hardware: equal weights, so that Envoy's least request is in force"
 
 
 def build(parameters: GpuAware) -> WeightFunction:
