@@ -2,7 +2,7 @@
 
 A refusal is recorded the way the scraper records it and the loop is poked; the clock stops when Envoy acknowledges
 the assignment in which that endpoint is out. The wait for the next scrape is not part of it, everything else is:
-the 20 ms in which pokes are gathered, the decision, the encoding, gRPC, Envoy's own work, and the way back.
+the 10 ms in which pokes are gathered, the decision, the encoding, gRPC, Envoy's own work, and the way back.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ from gpuxds.signals.store import Store, rules_of
 TICK_S = 1.0
 UNREADY_TICK_S = 0.1
 """Until the first publication proxies wait for us, so nobody waits for a tick."""
-POKE_SPACING_S = 0.02
+POKE_SPACING_S = 0.01
 """Pokes this close together become one decision."""
 SAVE_EVERY_S = 1.0
 
