@@ -241,6 +241,22 @@ async def test_an_edit_of_queue_and_priorities_lets_no_more_run_while_it_takes_e
         assert await most_at_once(made, "a") == 3
 
 
+async def test_after_an_edit_of_the_queue_requests_go_on_waiting_for_what_runs(tmp_path: Path) -> None:
+    async with stack(tmp_path, {"a": "A100-80"}, control_plane=False, envoy=False) as made:
+        made.write_policy(guarded(made, 3, {"timeout": "20s", "max_waiting": 20}))
+        await made.start_control_plane()
+        guard = await start_guard(made, "a")
+        await start_proxy(made, "envoy-1")
+        busy = asyncio.ensure_future(ask_many(made.url, 3, 6 * TOKENS))
+        await until(lambda: running(made, "a", 3), 5, "it is full")
+        updates = await guard.stat("listener_manager.lds.update_success")
+        made.write_policy(guarded(made, 3, {"timeout": "20s", "max_waiting": 21}))
+        await until(lambda: more(guard, updates), 5, "the edit is in force")
+        assert statuses(await ask_many(made.url, 3, 4)) == {200: 3}
+        assert statuses(await busy) == {200: 3}
+        assert await most_at_once(made, "a") == 3
+
+
 async def more(guard: Envoy, updates: int) -> bool:
     return await guard.stat("listener_manager.lds.update_success") > updates
 

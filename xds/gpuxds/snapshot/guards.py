@@ -14,6 +14,7 @@ Reference: https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/http/http_
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -30,6 +31,7 @@ from envoy_data_plane.envoy.extensions.filters.http.lua import v3 as lua
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
 from envoy_data_plane.envoy.extensions.upstreams.http import v3 as upstream
 from envoy_data_plane.envoy.type import v3 as envoy_type
+from envoy_data_plane.envoy.type.matcher import v3 as matcher
 from envoy_data_plane.google.protobuf import Any as PackedMessage
 
 from gpuxds.fleet.endpoint import Endpoint
@@ -42,8 +44,11 @@ from gpuxds.snapshot.lua import text_of
 from gpuxds.snapshot.model import CLUSTER, LISTENER, Resource, Snapshot
 from gpuxds.snapshot.priorities import script_lines
 from gpuxds.snapshot.replies import has_status
+from gpuxds.snapshot.retries import BODY_BYTES
 from gpuxds.snapshot.versions import resource, resource_set
 
+FIRST_AGAIN_S, SLOWEST_AGAIN_S = 0.025, 0.25
+"""Pauses between tries of what the wall refused."""
 ENGINE = "engine"
 """Name of the guard's cluster that is the engine."""
 GUARD = "guard"
@@ -136,7 +141,7 @@ def guard_listener(policy: Policy, spec: GuardSpec, endpoint: Endpoint, patience
     message = listener_v3.Listener(
         name=GUARD,
         address=core.Address(socket_address=address),
-        filter_chains=[http_chain(forwarding(GUARD, WALL, filters))],
+        filter_chains=[http_chain(forwarding(GUARD, WALL, filters, patiently(spec)))],
         stat_prefix=GUARD,
     )
     return resource(GUARD, LISTENER, bytes(message), refers_to=((CLUSTER, WALL),))
@@ -154,9 +159,33 @@ def wall_listener(capacity: int) -> Resource:
     return resource(WALL, LISTENER, bytes(message), refers_to=((CLUSTER, ENGINE),))
 
 
-def forwarding(name: str, cluster: str, filters: list[hcm.HttpFilter]) -> hcm.HttpConnectionManager:
+def patiently(spec: GuardSpec) -> route_v3.RetryPolicy | None:
+    """What the script let through and the wall refused is tried again for as long as a request may wait.
+
+    That happens after an edit of queue or priorities: the script in the new listener counts from 0, and the wall
+    still counts what the old one let through. Without it such requests would be refused instead of waiting.
+    """
+    if spec.queue is None:
+        return None
+    told = matcher.StringMatcher(exact=ELSEWHERE)
+    mean_pause_s = SLOWEST_AGAIN_S / 2  # Envoy draws each pause at random, up to the longest
+    return route_v3.RetryPolicy(
+        retry_on="retriable-headers",
+        retriable_headers=[route_v3.HeaderMatcher(name=REFUSED, string_match=told)],
+        num_retries=math.ceil(spec.queue.timeout / mean_pause_s),
+        retry_back_off=route_v3.RetryPolicyRetryBackOff(
+            base_interval=timedelta(seconds=FIRST_AGAIN_S), max_interval=timedelta(seconds=SLOWEST_AGAIN_S)
+        ),
+    )
+
+
+def forwarding(
+    name: str, cluster: str, filters: list[hcm.HttpFilter], again: route_v3.RetryPolicy | None = None
+) -> hcm.HttpConnectionManager:
     """HTTP to one cluster, without timeouts: those are the proxies'."""
-    forward = route_v3.RouteAction(cluster=cluster, timeout=timedelta(0), idle_timeout=timedelta(0))
+    forward = route_v3.RouteAction(
+        cluster=cluster, timeout=timedelta(0), idle_timeout=timedelta(0), retry_policy=again
+    )
     return hcm.HttpConnectionManager(
         stat_prefix=name,
         route_config=one_route(name, route_v3.Route(match=route_v3.RouteMatch(prefix="/"), route=forward)),
@@ -193,7 +222,10 @@ def pause_listener() -> Resource:
 
 def one_route(name: str, route: route_v3.Route) -> route_v3.RouteConfiguration:
     """All requests take one route."""
-    host = route_v3.VirtualHost(name=name, domains=["*"], routes=[route])
+    again = route.route is not None and route.route.retry_policy is not None
+    host = route_v3.VirtualHost(
+        name=name, domains=["*"], routes=[route], request_body_buffer_limit=BODY_BYTES if again else None
+    )
     return route_v3.RouteConfiguration(name=name, virtual_hosts=[host])
 
 
