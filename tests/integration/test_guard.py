@@ -189,6 +189,21 @@ async def test_guards_are_shown_and_are_no_proxies(tmp_path: Path) -> None:
         assert state["proxies"] == {"llama": 1}, "weights are for one proxy"
 
 
+async def test_overload_takes_no_server_out_of_service(tmp_path: Path) -> None:
+    async with stack(tmp_path, {"a": "A100-80", "b": "A100-80"}, control_plane=False, envoy=False) as made:
+        made.write_policy(guarded(made, 2, {"timeout": "1s", "max_waiting": 2}))
+        await made.start_control_plane()
+        for name in ("a", "b"):
+            await start_guard(made, name)
+        await start_proxy(made, "envoy-1")
+        for _ in range(4):
+            answers = await ask_many(made.url, 40, TOKENS)
+            assert statuses(answers)[429] > 0, "this is no overload"
+        events = made.log()
+        assert "its requests fail one after the other" not in events
+        assert {row["health"] for row in (await made.api("/api/v1/endpoints"))["endpoints"]} == {"serving"}
+
+
 async def test_a_proxy_at_its_own_limit_answers_as_a_guard_does(tmp_path: Path) -> None:
     async with stack(tmp_path, {"a": "A100-80"}, control_plane=False, envoy=False) as made:
         made.write_policy(guarded(made, 2, {"timeout": "3s", "max_waiting": 14}))

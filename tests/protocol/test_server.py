@@ -315,3 +315,22 @@ def test_the_clusters_of_a_pool_add_up_per_endpoint() -> None:
         line.address.socket_address.address, line.address.socket_address.port_value = "10.0.0.1", 8000
     found = {load.pool: (load.active, load.issued) for load in book.take(1, message, {"a", "a/large", "b"})}
     assert found == {"a": (5, 5), "b": (9, 9)}
+
+
+def test_failures_of_a_server_that_runs_or_answers_something_are_no_sign_of_death() -> None:
+    book = LoadBook()
+
+    def report(stream: int, ok: int, errors: int, active: int) -> int:
+        message = pb.LoadStatsRequest()
+        stats = message.cluster_stats.add(cluster_name="a").upstream_locality_stats.add()
+        line = stats.upstream_endpoint_stats.add(
+            total_successful_requests=ok, total_error_requests=errors, total_requests_in_progress=active
+        )
+        line.address.socket_address.address, line.address.socket_address.port_value = "10.0.0.1", 8000
+        return book.take(stream, message, {"a"})[0].dead_streak
+
+    assert report(1, 2, 30, 4) == 0, "full: it answers and runs"
+    assert report(1, 0, 30, 4) == 0, "full of long requests"
+    assert report(2, 0, 30, 0) == 0, "full of another proxy's requests"
+    assert report(1, 4, 9, 0) == 0, "it answered the last ones"
+    assert [report(1, 0, 2, 0), report(2, 0, 2, 0)] == [2, 4], "dead"

@@ -54,6 +54,9 @@ class EndpointLoad:
     error_streak: int
     """Failed in a row, as far as reports can tell: one with more failures than answers continues the streak,
     since the answers are those of requests that began before."""
+    dead_streak: int
+    """Failed in a row while nothing was answered and nothing is in flight: what a refusal by a busy server is
+    not."""
     news: bool
     """The report that was just added says that a request to it was answered or failed."""
     used: bool = False
@@ -68,6 +71,7 @@ class Totals:
     ok: int = 0
     errors: int = 0
     streak: int = 0
+    dead_streak: int = 0
 
 
 @dataclass(slots=True)
@@ -126,14 +130,18 @@ class LoadBook:
             totals.streak += stats.total_error_requests
         elif stats.total_successful_requests:
             totals.streak = 0
+        totals.dead_streak += stats.total_error_requests
+        if stats.total_successful_requests:
+            totals.dead_streak = 0
 
     def load(self, key: Key, news: bool, used: bool) -> EndpointLoad:
         """One endpoint over all streams."""
         totals = self.totals[key]
         active = self.in_flight[key]
-        return EndpointLoad(
-            key[0], key[1], active, totals.issued, totals.ok, totals.errors, totals.streak, news, used
-        )
+        if active > 0:
+            totals.dead_streak = 0
+        counts = (totals.issued, totals.ok, totals.errors, totals.streak, totals.dead_streak)
+        return EndpointLoad(*key, active, *counts, news, used)
 
     def close(self, stream: int) -> None:
         """A stream ended: what it had in flight is no longer known."""

@@ -19,11 +19,19 @@ def addresses(fleet: Fleet) -> dict[Key, str]:
     return {(e.pool, (e.ip, e.proxied_port)): e.id for e in fleet.endpoints if e.ip is not None}
 
 
-def record_loads(store: Store, by_address: Mapping[Key, str], loads: Sequence[EndpointLoad], now: float) -> None:
-    """Record what proxies count.
+def record_loads(
+    store: Store,
+    by_address: Mapping[Key, str],
+    guarded: Container[str],
+    loads: Sequence[EndpointLoad],
+    now: float,
+) -> None:
+    """Record what proxies count; `guarded` are the pools with guards.
 
     A streak of failures is recorded only when a report has news of the endpoint: repeating an old streak
-    would condemn an endpoint that is being tried again and has not been sent anything yet.
+    would condemn an endpoint that is being tried again and has not been sent anything yet. A proxy counts a guard's
+    refusal as a failure when it tries elsewhere; a full endpoint is not a failed one, so there only failures of one
+    that runs nothing count.
     """
     for load in loads:
         endpoint_id = by_address.get((load.pool, load.address))
@@ -36,7 +44,8 @@ def record_loads(store: Store, by_address: Mapping[Key, str], loads: Sequence[En
             Signal.PROXY_ERRORS: float(load.errors),
         }
         if load.news:
-            values[Signal.PROXY_ERROR_STREAK] = float(load.error_streak)
+            streak = load.dead_streak if load.pool in guarded else load.error_streak
+            values[Signal.PROXY_ERROR_STREAK] = float(streak)
         if load.used:
             values[Signal.LAST_USED] = 1.0
         store.record(endpoint_id, values, now)

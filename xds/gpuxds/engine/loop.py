@@ -258,7 +258,8 @@ class Engine:
 
     def note_loads(self, loads: Sequence[EndpointLoad]) -> None:
         """Take in what proxies count."""
-        record_loads(self.store, self.by_address, loads, self.now())
+        guarded = {pool.name for pool in self.policy.pools if pool.guard}
+        record_loads(self.store, self.by_address, guarded, loads, self.now())
 
     def note_served(self, served: Mapping[Key, Served]) -> None:
         """Take in what proxies log about requests that ended."""

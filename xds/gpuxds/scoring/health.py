@@ -82,7 +82,7 @@ def assess(
 ) -> Verdict:
     """Advance every endpoint's life by one decision. `memory` is aligned to `facts.ids`."""
     asked = np.array([endpoint_id in drains for endpoint_id in facts.ids], dtype=np.bool_)
-    cause = judged(policy, pool, facts, view, memory, frozen=frozen, now=now)
+    cause = judged(policy, facts, view, memory, frozen=frozen, now=now)
     cause, alarms = capped(policy, facts, memory, cause, asked, frozen=frozen)
     draining = asked | (cause == Cause.XID_DRAIN)
     started, deadline = drain_times(pool, facts, memory, drains, draining, now)
@@ -106,7 +106,6 @@ def assess(
 
 def judged(
     policy: Policy,
-    pool: PoolSpec,
     facts: PoolFacts,
     view: SignalView,
     memory: PoolMemory,
@@ -129,9 +128,7 @@ def judged(
     cause[(values[Signal.PROBE_TIMEOUTS] >= spec.timeouts_to_fail) & (memory.health != Health.WARMING)] = (
         Cause.NONE if frozen else Cause.TIMEOUTS
     )
-    # Proxies count a guard's refusal as a failure when they try elsewhere, and a full endpoint is not a failed one.
-    needed = 0 if pool.guard else spec.error_streak_to_fail
-    cause[error_streaks(needed, spec.retry_after, view, memory, now)] = Cause.ERRORS
+    cause[error_streaks(spec.error_streak_to_fail, spec.retry_after, view, memory, now)] = Cause.ERRORS
     cause[asks_for_drain(view, memory)] = Cause.XID_DRAIN
     gpus = view.fresh(Signal.GPUS_SEEN)
     cause[gpus < facts.gpu_count] = Cause.GPU_MISSING
