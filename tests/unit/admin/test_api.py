@@ -268,39 +268,6 @@ async def test_a_strategy_that_cannot_be_is_refused_and_nothing_changes(
         assert engine.overrides == {}
 
 
-async def test_loads_are_what_proxies_and_engines_count_and_totals_add_up(tmp_path: Path) -> None:
-    async with admin(tmp_path) as (client, engine):
-        now = time.time()
-        engine.store.record("a", {Signal.RUNNING: 6.0, Signal.WAITING: 2.0, Signal.ANSWERED: 1.0}, now)
-        engine.store.record(
-            "a",
-            {
-                Signal.PROXY_ACTIVE: 7.0,
-                Signal.PROXY_ISSUED: 100.0,
-                Signal.PROXY_OK: 97.0,
-                Signal.PROXY_ERRORS: 3.0,
-            },
-            now,
-        )
-        engine.decide()
-        (row,) = (await (await client.get("/api/v1/loadbalancer/loads?instance_id=a")).json())["instances"]
-        assert (row["active"], row["total"], row["failed"], row["running"]) == (7, 100, 3, 6)
-        answer = await (await client.get("/api/admin/load-balancer")).json()
-        assert answer["totals"]["load"] == 8
-        assert answer["totals"]["agents"] == 2
-        assert answer["totals"]["utilisation_percent"] == pytest.approx(100 * 8 / answer["totals"]["capacity"])
-        assert (answer["totals"]["assigned"], answer["totals"]["failed"]) == (100, 3)
-        assert answer["totals"]["retried"] is None, "nobody tells, which is not 0"
-        agents = {row["agent"]: row for row in answer["agents"]}
-        assert (agents["a"]["current"], agents["a"]["completed"], agents["a"]["success_rate"]) == (8, 97, 0.97)
-        assert agents["b/2"]["current"] is None
-        one = await (await client.get("/api/v1/loadbalancer/load?instance_id=a")).json()
-        assert one == row
-        assert row["last_used_s"] is None
-        assert (await client.get("/api/v1/loadbalancer/load")).status == 400
-        assert (await client.get("/api/v1/loadbalancer/loads?instance_id=x")).status == 404
-
-
 NEW = {"pool": "p", "id": "new", "address": "127.0.0.1:3", "gpu": {"model": "L40S"}, "labels": {"zone": "z1"}}
 ENDPOINTS = "/api/v1/endpoints"
 

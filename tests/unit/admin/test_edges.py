@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gpuxds.redact import redacted
-from gpuxds.signals.model import Signal
 from support.waiting import until
 from unit.admin.test_api import POLICY, admin
 
@@ -73,32 +71,6 @@ async def test_before_the_first_decision_questions_about_the_fleet_are_answered_
     async with admin(tmp_path, run=False) as (client, _):
         for path in ("v1/endpoints", "v1/explain", "v1/loadbalancer/loads", "admin/load-balancer"):
             assert (await client.get(f"/api/{path}")).status == 503, path
-
-
-async def test_counts_of_proxies_do_not_vanish_with_time_and_totals_are_the_sum_of_their_parts(
-    tmp_path: Path,
-) -> None:
-    async with admin(tmp_path) as (client, engine):
-        long_ago = time.time() - 3600
-        counts = {
-            Signal.PROXY_ISSUED: 100.0,
-            Signal.PROXY_OK: 97.0,
-            Signal.PROXY_ERRORS: 3.0,
-            Signal.PROXY_ACTIVE: 0.0,
-        }
-        engine.store.record("a", counts, long_ago)
-        engine.store.record("b/2", {Signal.REQUESTS_TOTAL: 50.0, Signal.FAILURES_TOTAL: 5.0}, long_ago)
-        engine.decide()
-        answer = await (await client.get("/api/admin/load-balancer")).json()
-        assert (answer["totals"]["assigned"], answer["totals"]["completed"], answer["totals"]["failed"]) == (
-            100,
-            142,
-            8,
-        )
-        assert answer["totals"]["completed"] == sum(agent["completed"] for agent in answer["agents"])
-        load = await (await client.get("/api/v1/loadbalancer/load?instance_id=a")).json()
-        assert (load["active"], load["total"], load["failed"]) == (0, 100, 3)
-        assert load["last_report_s"] > 3000
 
 
 async def test_a_password_in_a_url_is_told_to_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,10 @@ from unittest import mock
 
 import pytest
 
+from gpuxds.engine import heartbeats
 from gpuxds.engine.loop import Engine
 from gpuxds.scoring.contract import Health
+from gpuxds.signals.heartbeat import Heartbeat
 from gpuxds.signals.model import Signal
 from unit.admin.test_api import ENDPOINTS, admin
 
@@ -82,26 +84,22 @@ async def test_an_endpoint_silent_for_lost_after_is_out_and_ramped_in_when_it_is
         clock = [time.time()]
         engine.now = lambda: clock[0]
         follow_heartbeats(engine)
-        for name in ("h", "i", "j"):
-            beat(engine, name)
+        beat(engine, "h", "i", "j")
         engine.ready = True
         engine.decide()
         assert health(engine, "h") is Health.SERVING
         for _ in range(6):
             clock[0] += 10
-            beat(engine, "i")
-            beat(engine, "j")
+            beat(engine, "i", "j")
             engine.decide()
         assert health(engine, "h") is Health.SERVING, "60 s are not over yet"
         clock[0] += 1
-        beat(engine, "i")
-        beat(engine, "j")
+        beat(engine, "i", "j")
         engine.decide()
         assert health(engine, "h") is Health.FAILED
         assert health(engine, "i") is Health.SERVING
         clock[0] += 1
-        for name in ("h", "i", "j"):
-            beat(engine, name)
+        beat(engine, "h", "i", "j")
         engine.decide()
         assert health(engine, "h") is Health.SERVING
         ramp = next(term for term in engine.decisions["p"].terms if term.name == "ramp")
@@ -113,8 +111,7 @@ async def test_when_all_heartbeats_stop_at_once_the_fault_is_ours_and_nobody_is_
         clock = [time.time()]
         engine.now = lambda: clock[0]
         follow_heartbeats(engine)
-        for name in ("h", "i", "j"):
-            beat(engine, name)
+        beat(engine, "h", "i", "j")
         engine.ready = True
         engine.decide()
         for _ in range(20):
@@ -127,8 +124,7 @@ async def test_when_all_heartbeats_stop_at_once_the_fault_is_ours_and_nobody_is_
 async def test_after_a_restart_an_endpoint_has_lost_after_to_be_heard_again(tmp_path: Path) -> None:
     async with admin(tmp_path, run=False) as (_, engine):
         follow_heartbeats(engine)
-        for name in ("h", "i", "j"):
-            beat(engine, name)
+        beat(engine, "h", "i", "j")
         engine.ready = True
         engine.decide()
         engine.save()
@@ -138,14 +134,12 @@ async def test_after_a_restart_an_endpoint_has_lost_after_to_be_heard_again(tmp_
         follow_heartbeats(engine)
         engine.ready = True
         for _ in range(6):
-            beat(engine, "i")
-            beat(engine, "j")
+            beat(engine, "i", "j")
             engine.decide()
             assert health(engine, "h") is Health.SERVING
             clock[0] += 10
         clock[0] += 5
-        beat(engine, "i")
-        beat(engine, "j")
+        beat(engine, "i", "j")
         engine.decide()
         assert health(engine, "h") is Health.FAILED
 
@@ -197,12 +191,10 @@ def follow_heartbeats(engine: Engine) -> None:
         engine.reload()
 
 
-def beat(engine: Engine, name: str) -> None:
-    """A heartbeat, without the HTTP around it."""
-    from gpuxds.engine.heartbeats import beat as take
-    from gpuxds.signals.heartbeat import Heartbeat
-
-    take(engine, name, Heartbeat(running=1, waiting=0))
+def beat(engine: Engine, *names: str) -> None:
+    """Heartbeats, without the HTTP around them."""
+    for name in names:
+        heartbeats.beat(engine, name, Heartbeat(running=1, waiting=0))
 
 
 async def test_a_beat_that_says_nothing_of_the_engine_does_not_prove_that_it_lives(tmp_path: Path) -> None:
@@ -219,14 +211,12 @@ async def test_an_endpoint_that_was_lost_stays_out_over_a_restart_until_it_is_he
         clock = [time.time()]
         engine.now = lambda: clock[0]
         follow_heartbeats(engine)
-        for name in ("h", "i", "j"):
-            beat(engine, name)
+        beat(engine, "h", "i", "j")
         engine.ready = True
         engine.decide()
         for _ in range(7):
             clock[0] += 10
-            beat(engine, "i")
-            beat(engine, "j")
+            beat(engine, "i", "j")
             engine.decide()
         assert health(engine, "h") is Health.FAILED
         engine.save()
