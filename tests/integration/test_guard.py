@@ -281,3 +281,33 @@ async def settles(count: Callable[[], Awaitable[int]]) -> bool:
     before = await count()
     await asyncio.sleep(2.5)
     return await count() == before
+
+
+async def test_an_edit_of_the_capacity_counts_what_runs_already(tmp_path: Path) -> None:
+    async with stack(tmp_path, {"a": "A100-80"}, control_plane=False, envoy=False) as made:
+        made.write_policy(guarded(made, 3, {"timeout": "30s", "max_waiting": 64}))
+        await made.start_control_plane()
+        guard = await start_guard(made, "a")
+        await start_proxy(made, "envoy-1")
+        busy = asyncio.ensure_future(ask_many(made.url, 3, 500))
+        await until(lambda: running(made, "a", 3), 5, "it is full")
+        made.write_policy(guarded(made, 5, {"timeout": "30s", "max_waiting": 64}))
+        await until(lambda: lets_through(guard, 5), 5, "the edit is in force")
+        assert statuses(await ask_many(made.url, 12, TOKENS)) == {200: 12}
+        assert not busy.done()
+        assert await most_at_once(made, "a") == 5, "the three that ran were counted"
+        more = asyncio.ensure_future(ask_many(made.url, 2, 500))
+        await until(lambda: running(made, "a", 5), 5, "it is full again")
+        made.write_policy(guarded(made, 2, {"timeout": "30s", "max_waiting": 64}))
+        await until(lambda: lets_through(guard, 2), 5, "the second edit is in force")
+        late = asyncio.ensure_future(ask_many(made.url, 4, TOKENS))
+        assert statuses(await busy) == {200: 3}
+        assert not late.done()
+        assert statuses(await more) == {200: 2}, "nothing that ran was cut"
+        assert statuses(await late) == {200: 4}
+        assert await most_at_once(made, "a") == 5
+
+
+async def lets_through(guard: Envoy, most: int) -> bool:
+    values = json.loads(await guard.page("/runtime"))["entries"]
+    return str(values["circuit_breakers.engine.default.max_requests"]["final_value"]) == str(most)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from google.protobuf import any_pb2, descriptor_pb2, duration_pb2, struct_pb2, wrappers_pb2
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from gpuxds.snapshot.model import CLUSTER, ENDPOINTS, LISTENER, ROUTES
+from gpuxds.snapshot.model import CLUSTER, ENDPOINTS, LISTENER, ROUTES, RUNTIME
 from gpuxds.wire import xds_pb2
 
 ADS = "envoy.service.discovery.v3.AggregatedDiscoveryService"
@@ -22,6 +22,7 @@ STREAMS: dict[str, tuple[str, str, str]] = {
     "envoy.service.endpoint.v3.EndpointDiscoveryService": ("StreamEndpoints", "DeltaEndpoints", ENDPOINTS),
     "envoy.service.listener.v3.ListenerDiscoveryService": ("StreamListeners", "DeltaListeners", LISTENER),
     "envoy.service.route.v3.RouteDiscoveryService": ("StreamRoutes", "DeltaRoutes", ROUTES),
+    "envoy.service.runtime.v3.RuntimeDiscoveryService": ("StreamRuntime", "DeltaRuntime", RUNTIME),
 }
 """Service -> state-of-the-world method, incremental method, and the one type it serves (empty: all)."""
 

@@ -20,6 +20,8 @@ from ruamel.yaml import YAML
 
 UPSTREAM = "gpuxds"
 """Name of the cluster through which Envoy reaches the control plane."""
+GUARD_LAYER = "guard"
+"""Name of the runtime layer in which a guard is told its limit."""
 TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 
 
@@ -78,7 +80,6 @@ def document(options: BootstrapOptions) -> dict[str, Any]:
     role = {"role": "guard", "endpoint": options.guarded} if options.guarded is not None else {}
     if options.metadata or role:
         node["metadata"] = {**options.metadata, **role}
-    source = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "5s"}
     made = {
         "node": node,
         "admin": {"address": socket_address(options.admin)},
@@ -89,8 +90,8 @@ def document(options: BootstrapOptions) -> dict[str, Any]:
                 "set_node_on_first_message_only": True,
                 "grpc_services": [grpc_service()],
             },
-            "cds_config": dict(source),
-            "lds_config": dict(source),
+            "cds_config": from_ads(),
+            "lds_config": from_ads(),
         },
     }
     parts = guard_parts() if options.guarded is not None else proxy_parts()
@@ -104,11 +105,17 @@ def proxy_parts() -> dict[str, Any]:
 
 
 def guard_parts() -> dict[str, Any]:
-    """What only a guard has: a listener that the requests waiting in it call. It reports no load, since the proxies
-    count its requests already."""
+    """What only a guard has: listeners inside itself, and a limit that changes in place. It reports no load, since
+    the proxies count its requests already."""
     kind = "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
     extension = {"name": "envoy.bootstrap.internal_listener", "typed_config": {"@type": kind}}
-    return {"bootstrap_extensions": [extension]}
+    layer = {"name": GUARD_LAYER, "rtds_layer": {"name": GUARD_LAYER, "rtds_config": from_ads()}}
+    return {"bootstrap_extensions": [extension], "layered_runtime": {"layers": [layer]}}
+
+
+def from_ads() -> dict[str, Any]:
+    """Resources over the one stream, waited for at Envoy's start, but not for long."""
+    return {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "5s"}
 
 
 def grpc_service() -> dict[str, Any]:

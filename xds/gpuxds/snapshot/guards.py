@@ -1,11 +1,11 @@
 """What the guard of one endpoint is told: a listener, the engine behind it, and who may run, wait or must go.
 
 A guard is an Envoy on the GPU host that every request to the engine passes, through two listeners. In the first, a
-Lua script (`envoy/guard.lua`) decides in good order: who runs, who waits in line, who is sent elsewhere. Behind it,
-inside the same Envoy, stands the wall: Envoy's concurrency filter at a fixed limit, whose counter is one atomic
-number for all workers. So the limit holds even where the script does not run as it should, and while an edit
-replaces the first listener, whose old connections go on under the old script. Circuit breakers cannot be that wall:
-each worker may open one connection beyond them.
+Lua script (`envoy/guard.lua`) decides in good order: who runs, who waits in line, who is sent elsewhere. Behind
+it, inside the same Envoy, stands the wall: the engine's cluster lets `max_requests` through, all workers together.
+So the limit holds even where the script does not run as it should, and while an edit replaces the first listener,
+whose old connections go on under the old script. The wall itself is never replaced, since a new one would count
+from 0: its limit is a runtime value, which Envoy looks up at each request.
 
 A script cannot sleep, but it can call: the listener `pause` answers after as many milliseconds as it is asked to.
 
@@ -15,6 +15,7 @@ Reference: https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/http/http_
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -25,25 +26,28 @@ from envoy_data_plane.envoy.config.endpoint import v3 as endpoint_v3
 from envoy_data_plane.envoy.config.listener import v3 as listener_v3
 from envoy_data_plane.envoy.config.route import v3 as route_v3
 from envoy_data_plane.envoy.extensions.filters.common.fault import v3 as common_fault
-from envoy_data_plane.envoy.extensions.filters.http.adaptive_concurrency import v3 as concurrency
 from envoy_data_plane.envoy.extensions.filters.http.fault import v3 as fault
 from envoy_data_plane.envoy.extensions.filters.http.lua import v3 as lua
+from envoy_data_plane.envoy.extensions.filters.http.router import v3 as router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
 from envoy_data_plane.envoy.extensions.upstreams.http import v3 as upstream
+from envoy_data_plane.envoy.service.runtime import v3 as runtime
 from envoy_data_plane.envoy.type import v3 as envoy_type
 from envoy_data_plane.envoy.type.matcher import v3 as matcher
 from envoy_data_plane.google.protobuf import Any as PackedMessage
+from envoy_data_plane.google.protobuf import Struct, Value
 
 from gpuxds.fleet.endpoint import Endpoint
 from gpuxds.policy.model import Policy, PoolSpec
 from gpuxds.policy.requests import GuardSpec
+from gpuxds.snapshot.bootstrap import GUARD_LAYER
 from gpuxds.snapshot.capacity import ELSEWHERE, REFUSED, patient_attempt, refused, retry_after_s
 from gpuxds.snapshot.clusters import HTTP_PROTOCOL_OPTIONS, protocol
 from gpuxds.snapshot.listeners import HEADERS_TIMEOUT_S, router_filter
 from gpuxds.snapshot.lua import text_of
-from gpuxds.snapshot.model import CLUSTER, LISTENER, Resource, Snapshot
+from gpuxds.snapshot.model import CLUSTER, LISTENER, RUNTIME, Resource, Snapshot
 from gpuxds.snapshot.priorities import script_lines
-from gpuxds.snapshot.replies import has_status
+from gpuxds.snapshot.replies import has_flag
 from gpuxds.snapshot.retries import BODY_BYTES
 from gpuxds.snapshot.versions import resource, resource_set
 
@@ -57,10 +61,9 @@ PAUSE = "pause"
 """Name of the listener, and its cluster, that answers after a while."""
 WALL = "wall"
 """Name of the listener, and its cluster, that lets no more than the capacity through."""
-NOTHING = Snapshot({CLUSTER: resource_set(()), LISTENER: resource_set(())})
-"""For a guard whose endpoint there is not: it listens nowhere."""
 MOST = 2**30
-FOREVER = timedelta(days=3650)
+MOST_REQUESTS = f"circuit_breakers.{ENGINE}.default.max_requests"
+"""Runtime value that takes the place of the limit in the engine's cluster."""
 
 
 def snapshot_of_guard(policy: Policy, pool: PoolSpec, endpoint: Endpoint, peers: int) -> Snapshot:
@@ -70,16 +73,34 @@ def snapshot_of_guard(policy: Policy, pool: PoolSpec, endpoint: Endpoint, peers:
     clusters = [engine_cluster(pool, endpoint), internal_cluster(WALL)]
     listeners = [
         guard_listener(policy, pool.guard, endpoint, patient_attempt(pool, peers)),
-        wall_listener(endpoint.capacity),
+        wall_listener(),
     ]
     if pool.guard.queue is not None:
         clusters.append(internal_cluster(PAUSE))
         listeners.append(pause_listener())
-    return Snapshot({CLUSTER: resource_set(clusters), LISTENER: resource_set(listeners)})
+    return told([limit(endpoint.capacity)], clusters, listeners)
+
+
+def told(limits: Sequence[Resource], clusters: Sequence[Resource], listeners: Sequence[Resource]) -> Snapshot:
+    """All a guard is told."""
+    made = {RUNTIME: limits, CLUSTER: clusters, LISTENER: listeners}
+    return Snapshot({type_url: resource_set(found) for type_url, found in made.items()})
+
+
+def limit(most_requests: int | None) -> Resource:
+    """The runtime layer: how many requests pass the wall at once; None: without a wall."""
+    values = {} if most_requests is None else {MOST_REQUESTS: Value(number_value=most_requests)}
+    message = runtime.Runtime(name=GUARD_LAYER, layer=Struct(fields=values))
+    return resource(GUARD_LAYER, RUNTIME, bytes(message))
+
+
+NOTHING = told([limit(None)], [], [])
+"""For a guard whose endpoint there is not: it listens nowhere."""
 
 
 def engine_cluster(pool: PoolSpec, endpoint: Endpoint) -> Resource:
-    """The engine. No limits here: those are the listener's."""
+    """The engine. Its limit is a runtime value, so that a changed capacity leaves the cluster and its count as
+    is."""
     address = core.SocketAddress(address=endpoint.ip or "", port_value=endpoint.port)
     message = cluster_v3.Cluster(
         name=ENGINE,
@@ -147,10 +168,18 @@ def guard_listener(policy: Policy, spec: GuardSpec, endpoint: Endpoint, patience
     return resource(GUARD, LISTENER, bytes(message), refers_to=((CLUSTER, WALL),))
 
 
-def wall_listener(capacity: int) -> Resource:
-    """Lets at most `capacity` requests through to the engine, and depends on nothing else."""
-    manager = forwarding(WALL, ENGINE, [limit(capacity), router_filter()])
-    manager.local_reply_config = hcm.LocalReplyConfig(mappers=[refused(has_status(429), 1, ELSEWHERE)])
+@cache
+def wall_listener() -> Resource:
+    """Where the cluster's limit refuses, so that the first listener may try again.
+
+    Envoy's own headers are left out: one of them says that a refusal must not be tried again.
+    """
+    silent = hcm.HttpFilter(
+        name="envoy.filters.http.router",
+        typed_config=PackedMessage.pack(router.Router(suppress_envoy_headers=True)),
+    )
+    manager = forwarding(WALL, ENGINE, [silent])
+    manager.local_reply_config = hcm.LocalReplyConfig(mappers=[refused(has_flag("UO"), 1, ELSEWHERE)])
     message = listener_v3.Listener(
         name=WALL,
         internal_listener=listener_v3.ListenerInternalListenerConfig(),
@@ -250,24 +279,6 @@ def script(policy: Policy, spec: GuardSpec, capacity: int, patience: int) -> hcm
     lines = [f"local {name} = {value}" for name, value in numbers.items()]
     code = "\n".join([*lines, *script_lines(policy.priorities, capacity), text_of("guard")])
     return packed("envoy.filters.http.lua", lua.Lua(default_source_code=core.DataSource(inline_string=code)))
-
-
-def limit(capacity: int) -> hcm.HttpFilter:
-    """At most `capacity` requests: least and most of an adaptive limit are the same."""
-    bounds = concurrency.GradientControllerConfigConcurrencyLimitCalculationParams(
-        max_concurrency_limit=capacity, concurrency_update_interval=FOREVER
-    )
-    latency = concurrency.GradientControllerConfigMinimumRttCalculationParams(
-        interval=FOREVER, request_count=MOST, min_concurrency=capacity
-    )
-    message = concurrency.AdaptiveConcurrency(
-        gradient_controller_config=concurrency.GradientControllerConfig(
-            concurrency_limit_params=bounds, min_rtt_calc_params=latency
-        ),
-        enabled=core.RuntimeFeatureFlag(default_value=True, runtime_key="gpuxds.wall"),
-        concurrency_limit_exceeded_status=envoy_type.HttpStatus(code=envoy_type.StatusCode.TooManyRequests),
-    )
-    return packed("envoy.filters.http.adaptive_concurrency", message)
 
 
 def packed(name: str, message: Any) -> hcm.HttpFilter:

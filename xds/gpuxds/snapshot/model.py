@@ -13,9 +13,11 @@ CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 ENDPOINTS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 ROUTES = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+RUNTIME = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
+"""Numbers that Envoy reads each time it needs them; only guards are told any."""
 
-PUSH_ORDER = (CLUSTER, ENDPOINTS, LISTENER, ROUTES)
-"""Make before break: what is referred to comes before what refers to it."""
+PUSH_ORDER = (RUNTIME, CLUSTER, ENDPOINTS, LISTENER, ROUTES)
+"""Make before break: what is referred to comes before what refers to it, and limits before what they limit."""
 
 
 @dataclass(frozen=True, slots=True)
