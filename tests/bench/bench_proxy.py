@@ -31,8 +31,8 @@ from support.waiting import until
 
 UPSTREAMS = 4
 CLIENTS = 24
-ROUNDS = 25
-WINDOW_S = 0.4
+ROUNDS = 100
+WINDOW_S = 0.12
 BODIES = {"2 KB": 2_048, "64 KB": 65_536}
 ANSWER = json.dumps({"object": "text_completion", "choices": [{"index": 0, "text": "a " * 64}]})
 TYPES = "type.googleapis.com/envoy.extensions"
@@ -68,32 +68,29 @@ POLICIES: Mapping[str, Policy] = {
 """What is compared. A policy that is added has `UPSTREAMS` endpoints."""
 
 
-@dataclass(slots=True)
-class Side:
-    """One Envoy, and what was measured of it: a value per window."""
-
-    port: int
-    pid: int
-    rates: list[float] = field(default_factory=list)
-    """Requests per second."""
-    costs_us: list[float] = field(default_factory=list)
-    """CPU per request, all threads."""
-
-
 class Client(asyncio.Protocol):
-    """Sends the next request as soon as the last one is answered, until told to stop."""
+    """Sends the next request as soon as the last one is answered, between being started and being stopped."""
 
     def __init__(self, request: bytes) -> None:
         self.request = request
         self.answered = 0
         self.buffer = b""
-        self.stopping = False
-        self.done = asyncio.get_running_loop().create_future()
+        self.stopping = True
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        transport.write(self.request)
+
+    def start(self) -> None:
+        """Send the first request."""
+        self.stopping, self.done = False, asyncio.get_running_loop().create_future()
+        self.transport.write(self.request)
+
+    def stop(self) -> asyncio.Future[None]:
+        """Send no more; done when the last one is answered. Raises RuntimeError when a request failed."""
+        self.stopping = True
+        return self.done
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -119,37 +116,60 @@ class Client(asyncio.Protocol):
             self.done.set_exception(error)
 
 
+@dataclass(slots=True)
+class Side:
+    """One Envoy with connections to it, and what was measured: a value per window."""
+
+    pid: int
+    clients: Sequence[Client]
+    rates: list[float] = field(default_factory=list)
+    """Requests per second."""
+    costs_us: list[float] = field(default_factory=list)
+    """CPU per request, all threads."""
+
+    async def window(self) -> None:
+        """Load it for a while and note what it did. Its connections are idle between windows, and stay."""
+        before, cpu_before, started = self.answered, cpu_s(self.pid), time.monotonic()
+        for client in self.clients:
+            client.start()
+        await asyncio.sleep(WINDOW_S)
+        await asyncio.gather(*(client.stop() for client in self.clients))
+        answered = self.answered - before
+        self.costs_us.append(1e6 * (cpu_s(self.pid) - cpu_before) / answered)
+        self.rates.append(answered / (time.monotonic() - started))
+
+    @property
+    def answered(self) -> int:
+        """Requests that were answered, ever."""
+        return sum(client.answered for client in self.clients)
+
+
 def cpu_s(pid: int) -> float:
     """CPU a process has used, all threads: Linux has a clock for each process, numbered as in its
     `posix-timers_types.h`."""
     return time.clock_gettime((~pid << 3) | 2)
 
 
-async def window(side: Side, body_bytes: int) -> None:
-    """Load one Envoy for a while and note what it did."""
+@asynccontextmanager
+async def connected(pid: int, port: int, body_bytes: int) -> AsyncIterator[Side]:
+    """A side whose clients send bodies of this size."""
     body = json.dumps({"model": "m", "prompt": "", "max_tokens": 64})
     body = body.replace('""', '"' + "a" * (body_bytes - len(body)) + '"')
     lines = ["POST /v1/completions HTTP/1.1", "host: x", "content-type: application/json"]
     head = "\r\n".join([*lines, f"content-length: {len(body)}", "", ""])
     loop, request = asyncio.get_running_loop(), (head + body).encode()
-    made = [await loop.create_connection(lambda: Client(request), "127.0.0.1", side.port) for _ in range(CLIENTS)]
-    clients = [client for _, client in made]
-    await asyncio.sleep(WINDOW_S / 5)
-    before, cpu_before, started = sum(client.answered for client in clients), cpu_s(side.pid), time.monotonic()
-    await asyncio.sleep(WINDOW_S)
-    answered = sum(client.answered for client in clients) - before
-    side.costs_us.append(1e6 * (cpu_s(side.pid) - cpu_before) / answered)
-    side.rates.append(answered / (time.monotonic() - started))
-    for client in clients:
-        client.stopping = True
-    await asyncio.gather(*(client.done for client in clients))
-    for transport, _ in made:
-        transport.close()
+    made = [await loop.create_connection(lambda: Client(request), "127.0.0.1", port) for _ in range(CLIENTS)]
+    try:
+        yield Side(pid, [client for _, client in made])
+    finally:
+        for transport, client in made:
+            client.done.cancel()
+            transport.close()
 
 
 async def proxy(policies: Mapping[str, Policy] = POLICIES) -> AsyncIterator[str]:
-    """A line per policy and size of body, relative to the bare Envoy in the same run."""
-    yield f"{CLIENTS} connections, {UPSTREAMS} upstreams, one worker; {ROUNDS} windows of {WINDOW_S:g} s in turns"
+    """A line per policy and size of body, relative to the bare Envoy in turns with it."""
+    yield f"{CLIENTS} connections, {UPSTREAMS} upstreams, one worker; {ROUNDS} windows of {WINDOW_S:g} s, in turns"
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         processes = Processes(folder)
@@ -158,25 +178,26 @@ async def proxy(policies: Mapping[str, Policy] = POLICIES) -> AsyncIterator[str]
         await started(
             processes, "upstreams", {"static_resources": {"listeners": [*map(answering, ports[1:])]}}, ports
         )
-        for size, body_bytes in BODIES.items():
-            bare = Side(ports[0], await started(processes, "bare", bare_envoy(ports[0], ports[1:]), ports[:1]))
-            sides = {"bare, round robin": bare}
-            for number, (label, found) in enumerate(policies.items()):
-                here = folder / f"{size}-{number}"
-                here.mkdir()
-                sides[label] = await stack.enter_async_context(ours(here, found, ports[1:]))
-            for _ in range(ROUNDS):
-                for side in sides.values():
-                    await window(side, body_bytes)
-            for label, side in sides.items():
-                yield line(label, size, side, bare)
-            await processes.kill("bare")
+        bare_pid = await started(processes, "bare", bare_envoy(ports[0], ports[1:]), ports[:1])
+        for number, (label, found) in enumerate(policies.items()):
+            here = folder / str(number)
+            here.mkdir()
+            async with ours(here, found, ports[1:]) as (pid, port):
+                for size, body_bytes in BODIES.items():
+                    async with (
+                        connected(bare_pid, ports[0], body_bytes) as bare,
+                        connected(pid, port, body_bytes) as side,
+                    ):
+                        yield await compared(size, label, bare, side)
 
 
-def line(label: str, size: str, side: Side, bare: Side) -> str:
-    """One result. Ratios are medians over pairs of windows that followed each other."""
-    rate = statistics.median(a / b for a, b in zip(side.rates, bare.rates, strict=True))
-    cost = statistics.median(a / b for a, b in zip(side.costs_us, bare.costs_us, strict=True))
+async def compared(size: str, label: str, bare: Side, side: Side) -> str:
+    """One line: both in turns, after a first window that does not count. Ratios are medians over pairs."""
+    for _ in range(ROUNDS + 1):
+        await bare.window()
+        await side.window()
+    rate = statistics.median(a / b for a, b in zip(side.rates[1:], bare.rates[1:], strict=True))
+    cost = statistics.median(a / b for a, b in zip(side.costs_us[1:], bare.costs_us[1:], strict=True))
     return (
         f"{size:>5}  {label:<44} {statistics.median(side.rates):7.0f} requests/s (x{rate:.2f})   "
         f"{statistics.median(side.costs_us):6.1f} us CPU per request (x{cost:.3f})"
@@ -184,14 +205,14 @@ def line(label: str, size: str, side: Side, bare: Side) -> str:
 
 
 @asynccontextmanager
-async def ours(folder: Path, found: Policy, ports: Sequence[int]) -> AsyncIterator[Side]:
-    """An Envoy that was told a policy over ADS, with load reports as in earnest."""
+async def ours(folder: Path, found: Policy, ports: Sequence[int]) -> AsyncIterator[tuple[int, int]]:
+    """An Envoy that was told a policy over ADS, with load reports as in earnest: its process id and its port."""
     port = free_ports(1)[0]
     async with serving(folder, snapshot_of(placed(found, ports, port))) as served:
         await served.start_envoy()
         await served.settled()
         await until(lambda: listening(port), 10, "Envoy listens")
-        yield Side(port, served.processes.running["envoy-1"].pid)
+        yield served.processes.running["envoy-1"].pid, port
 
 
 async def started(processes: Processes, name: str, config: dict[str, Any], ports: Sequence[int]) -> int:

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuxds.policy.loader import load_text
-from gpuxds.snapshot.estimate import settings
-from support.lua import Answered, Handle, script
+from gpuxds.snapshot.body import script as script_of
+from gpuxds.snapshot.estimate import estimating
+from support.lua import Answered, Handle, loaded
 
 TENANTS = "tenants: {header: x, default: {tokens_per_second: 1}}"
 """Somebody who wants to know every estimate."""
@@ -32,7 +33,7 @@ estimate: {estimate}
 def estimate(body: bytes | None, headers: dict[str, str] | None = None, **spec: Any) -> int:
     policy = load_text(POLICY.format(extra="{}", estimate=json.dumps(spec)) + TENANTS, "p.yaml").policy
     handle = Handle(headers or {}, body)
-    script(["estimate"], settings(policy)).envoy_on_request(handle)
+    loaded(script_of(policy, None)).envoy_on_request(handle)
     return int(handle.sent["x-gpuxds-estimated-tokens"])
 
 
@@ -135,7 +136,7 @@ def test_the_answer_asked_for(body: bytes, answer: int, why: str) -> None:
 def test_an_estimate_that_no_pool_calls_large_is_not_said(size: int, expected: str | None) -> None:
     policy = load_text(POLICY.format(extra="{over_tokens: 1000}", estimate="{}"), "p.yaml").policy
     handle = Handle({}, b"x" * size)
-    script(["estimate"], settings(policy)).envoy_on_request(handle)
+    loaded(script_of(policy, None)).envoy_on_request(handle)
     assert handle.sent.get("x-gpuxds-estimated-tokens") == expected
 
 
@@ -161,7 +162,7 @@ def test_long_bodies_are_searched_at_both_ends_only() -> None:
 
 def test_a_body_that_could_still_be_small_is_searched_as_a_whole() -> None:
     policy = load_text(POLICY.format(extra="{over_tokens: 100000}", estimate="{}"), "p.yaml").policy
-    assert settings(policy)["searched_bytes"] == 400_000
+    assert estimating(policy)["searched_bytes"] == 400_000
 
 
 TRUSTED = [("500", 500), ("1", 1), ("99999999999", 10**9), ("0", None), ("-1", None), ("many", None), ("", None)]
@@ -173,15 +174,3 @@ def test_a_trusted_header_is_believed_when_it_is_a_number(said: str, expected: i
     own = math.ceil(prompt_of(body) + 700)
     assert estimate(body, {"x-cost": said}, trust_header="x-cost") == (expected or own)
     assert estimate(body, {"x-cost": said}) == own
-
-
-@pytest.mark.parametrize("encoding", ["br", "zstd", "deflate", "gzip, br"])
-def test_what_cannot_be_read_is_refused_in_the_shape_clients_expect(encoding: str) -> None:
-    with pytest.raises(Answered) as refused:
-        estimate(b"x", {"content-encoding": encoding})
-    assert refused.value.headers[":status"] == "415"
-    assert set(json.loads(refused.value.body)["error"]) == {"message", "type", "param", "code"}
-
-
-def test_a_plain_body_may_say_that_it_is_plain() -> None:
-    assert estimate(b"x" * 400, {"content-encoding": "identity"}) == 356

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from envoy_data_plane.envoy.config.cluster import v3 as cluster_v3
 from envoy_data_plane.envoy.config.listener import v3 as listener_v3
 from envoy_data_plane.envoy.config.route import v3 as route_v3
+from envoy_data_plane.envoy.service.runtime import v3 as runtime
 from google.protobuf.any_pb2 import Any as AnyMessage
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ from gpuxds.snapshot.capacity import guarded_limits, patient_attempt, room
 from gpuxds.snapshot.groups import group_of
 from gpuxds.snapshot.guards import ENGINE, GUARD, NOTHING, PAUSE, WALL
 from gpuxds.snapshot.lua import literal
-from gpuxds.snapshot.model import CLUSTER, LISTENER, ROUTES, Resource, Snapshot
+from gpuxds.snapshot.model import CLUSTER, LISTENER, ROUTES, RUNTIME, Resource, Snapshot
 from gpuxds.snapshot.priorities import kept_free
 from gpuxds.snapshot.resources import config
 
@@ -191,10 +193,23 @@ def test_a_guard_that_is_told_the_same_keeps_the_same_snapshot_and_others_are_no
     assert changed.of(CLUSTER) == told_first.of(CLUSTER), "connections to the engine stay"
 
 
-def test_an_edit_of_who_comes_first_leaves_the_wall_and_what_it_counts_alone() -> None:
-    before, after = told(policy_of()), told(policy_of(rest=PRIORITIES))
+@pytest.mark.parametrize("edited", [{"rest": PRIORITIES}, {"capacity": 5}])
+def test_an_edit_leaves_the_wall_and_what_it_counts_alone(edited: dict[str, Any]) -> None:
+    before, after = told(policy_of()), told(policy_of(**edited))
     assert before.of(LISTENER).resources[GUARD] != after.of(LISTENER).resources[GUARD]
     assert before.of(LISTENER).resources[WALL] == after.of(LISTENER).resources[WALL]
+    assert before.of(CLUSTER).resources[ENGINE] == after.of(CLUSTER).resources[ENGINE]
+
+
+def test_the_limit_of_the_wall_is_the_capacity_and_names_the_cluster_of_the_engine() -> None:
+    (layer,) = told(policy_of(capacity=5)).of(RUNTIME).resources.values()
+    message = runtime.Runtime.parse(AnyMessage.FromString(layer.any_bytes).value)
+    (asked_for,) = document(BootstrapOptions("g", ("cp", 1), guarded="x"))["layered_runtime"]["layers"]
+    assert message.name == asked_for["rtds_layer"]["name"]
+    assert message.layer is not None
+    assert {name: value.number_value for name, value in message.layer.fields.items()} == {
+        "circuit_breakers.engine.default.max_requests": 5
+    }
 
 
 def test_the_guard_of_an_unknown_endpoint_is_told_nothing_and_no_proxy_is_a_guard() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from envoy_data_plane.envoy.config.listener import v3 as listener_v3
 from envoy_data_plane.envoy.config.route import v3 as route_v3
@@ -14,7 +16,7 @@ from gpuxds.policy.loader import load_text
 from gpuxds.policy.model import Policy
 from gpuxds.policy.slices import slices_of
 from gpuxds.policy.tenants import Bucket
-from gpuxds.snapshot.estimate import FILTERS
+from gpuxds.snapshot.body import BODY, GUNZIP
 from gpuxds.snapshot.model import CLUSTER, LISTENER, ROUTES, Resource
 from gpuxds.snapshot.resources import config
 from gpuxds.snapshot.tenants import token_bucket
@@ -66,8 +68,8 @@ def test_tenants_have_filters_for_the_limits_they_have_and_no_more() -> None:
         return [found.name.removeprefix("gpuxds.") for found in made.http_filters[:-1]]
 
     assert filters("{requests_per_second: 1}") == ["tenants", "requests"]
-    assert filters("{tokens_per_second: 1}") == ["tenants", "gunzip", "estimate", "tokens"]
-    both = ["tenants", "requests", "gunzip", "estimate", "tokens"]
+    assert filters("{tokens_per_second: 1}") == ["tenants", "gunzip", "body", "tokens"]
+    both = ["tenants", "requests", "gunzip", "body", "tokens"]
     assert filters("{requests_per_second: 1, tokens_per_second: 1}") == both
 
 
@@ -96,27 +98,45 @@ def test_a_bucket_fills_at_its_rate(rate: float) -> None:
 
 def test_every_pool_is_read_when_tokens_of_tenants_are_limited() -> None:
     found = routes(policy(extra="tenants: {header: x-tenant, default: {tokens_per_second: 1}}"))
-    assert {route.request_body_buffer_limit for route in found} == {10_485_760}
+    assert {route.request_body_buffer_limit for route in found if route.route} == {10_485_760}
 
 
 def test_exactly_the_limit_is_small_and_one_more_is_large() -> None:
     found = routes(policy(a="large_requests: {over_tokens: 1000},"))
-    assert [route.name for route in found] == ["a/large", "a", "b"]
-    assert found[0].match is not None
-    (header,) = found[0].match.headers
+    assert [route.name for route in found] == ["a-unreadable", "a/large", "a", "b"]
+    large = found[1]
+    assert large.match is not None
+    (header,) = large.match.headers
     assert header.range_match is not None
     assert (header.name, header.range_match.start) == ("x-gpuxds-estimated-tokens", 1001)
-    assert found[0].route is not None
-    assert found[0].route.cluster == "a/large"
+    assert large.route is not None
+    assert large.route.cluster == "a/large"
+
+
+@pytest.mark.parametrize(
+    ("coding", "known"),
+    [("gzip", True), ("GZip", True), (" identity ", True), ("", True)]
+    + [(coding, False) for coding in ("br", "zstd", "deflate", "gzip, br", "x-gzip")],
+)
+def test_bodies_in_a_coding_that_cannot_be_unpacked_are_refused_first(coding: str, known: bool) -> None:
+    refused = routes(policy(a="large_requests: {},"))[0]
+    assert refused.match is not None
+    (header,) = refused.match.headers
+    assert (header.name, header.invert_match) == ("content-encoding", True)
+    assert header.string_match is not None
+    assert header.string_match.safe_regex is not None
+    assert bool(re.fullmatch(header.string_match.safe_regex.regex, coding)) == known
+    assert refused.direct_response is not None
+    assert refused.direct_response.status == 415
 
 
 def test_only_bodies_of_pools_that_ask_are_read() -> None:
-    large, small, other = routes(policy(a="large_requests: {},"))
+    _, large, small, other = routes(policy(a="large_requests: {},"))
     for route in (large, small):
         assert route.request_body_buffer_limit == 10_485_760
         assert route.typed_per_filter_config == {}
     assert other.request_body_buffer_limit is None
-    assert set(other.typed_per_filter_config) == set(FILTERS)
+    assert set(other.typed_per_filter_config) == {GUNZIP, BODY}
 
 
 def test_a_client_cannot_set_the_header_unless_it_is_the_one_that_is_trusted() -> None:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from gpuxds.policy.model import Policy
 from gpuxds.policy.requests import RetrySpec
 from gpuxds.policy.rules import rules
+from gpuxds.snapshot.body import BODY, script
 from gpuxds.snapshot.model import CLUSTER, LISTENER, ROUTES, Resource
 from gpuxds.snapshot.resources import config
 from gpuxds.snapshot.retries import retry_budget
-from gpuxds.snapshot.streaming import FILTER, script
 from support.front import one_pool
 
 
@@ -67,8 +67,8 @@ def test_by_default_no_body_is_read_and_the_upstream_learns_the_attempt() -> Non
 )
 def test_bodies_are_read_on_the_routes_of_pools_that_need_it(parts: str) -> None:
     policy = one_pool(2, parts)
-    assert filters(policy) == [FILTER, "envoy.filters.http.router"]
-    assert all(FILTER in route.typed_per_filter_config for route in host(policy).routes)
+    assert filters(policy) == [BODY, "envoy.filters.http.router"]
+    assert all(BODY in route.typed_per_filter_config for route in host(policy).routes)
 
 
 def test_hedged_requests_have_a_route_before_the_one_it_is_a_copy_of() -> None:
@@ -102,10 +102,10 @@ def test_retries_never_exceed_their_percentage_of_first_tries(percent: float, fi
 
 
 def test_the_script_has_the_numbers_of_its_pool_above_it() -> None:
-    pool = one_pool(1, "    timeouts: {header: x-wait, request: 30s, buffer: 1.5}\n").pools[0]
-    first, _, _ = script(pool).partition("\n")
+    policy = one_pool(1, "    timeouts: {header: x-wait, request: 30s, buffer: 1.5}\n")
+    first, _, _ = script(policy, policy.pools[0]).partition("\n")
     told = '["hedging"] = false, ["header"] = "x-wait", ["request_s"] = 30.0, ["buffer"] = 1.5'
-    assert first.startswith(f"local settings = {{{told}")
+    assert first.startswith(f'local settings = {{["stream"] = {{{told}')
 
 
 def test_explain_lists_the_rules_of_a_pool_that_uses_them_all() -> None:

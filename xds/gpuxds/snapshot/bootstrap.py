@@ -53,7 +53,8 @@ GUARD_HEADER = """\
 # The guard of endpoint {endpoint}. Run it beside the engine, with one worker:
 #   envoy -c FILE --concurrency 1 --drain-strategy immediate
 # With that strategy an edit of the policy reaches connections that are open with their next request.
-# The limit holds with more workers too; requests that wait would stand in a line per worker.
+# With more workers the limit holds too, but for two requests that come within the same microsecond, and requests
+# that wait stand in a line per worker.
 """
 
 

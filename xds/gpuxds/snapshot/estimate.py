@@ -1,38 +1,22 @@
-"""The estimate of a request's tokens, made inside Envoy: filters that set a header, for routes and limits to read.
+"""The estimate of a request's tokens, made inside Envoy from its body: a header, for routes and limits to read.
 
-Nothing is generated unless something counts tokens, and then only requests to pools where it counts are read. A
-body is held in memory until it is complete, since the route follows from it, so its size is bounded. A body in gzip
-is unpacked first, and reaches the endpoint unpacked: engines take no other. Envoy cuts off what unpacks to more
-than a hundred times its size: a small request cannot fill the memory, and engines refuse what is left of it.
-
-That the header is ours and not a client's is not left to the script: it is removed as the first thing that happens
-to a request.
-
-Reference: https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/http/http_filters/lua_filter
+Nothing is generated unless something counts tokens, and then only requests to pools where it counts are read
+(`snapshot.body`, `envoy/estimate.lua`). That the header is ours and not a client's is not left to the script: it is
+removed as the first thing that happens to a request.
 """
 
 from __future__ import annotations
 
 import math
 
-from envoy_data_plane.envoy.config.common.mutation_rules import v3 as mutation
-from envoy_data_plane.envoy.config.core import v3 as core
-from envoy_data_plane.envoy.config.route import v3 as route_v3
-from envoy_data_plane.envoy.extensions.compression.gzip.decompressor import v3 as gzip
-from envoy_data_plane.envoy.extensions.filters.http.decompressor import v3 as decompressor
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
-from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation import v3 as early
-from envoy_data_plane.google.protobuf import Any as PackedMessage
 
 from gpuxds.policy.model import Policy, PoolSpec
 from gpuxds.policy.tenants import counts_tokens
-from gpuxds.snapshot.lua import Literal, lua_filter
+from gpuxds.snapshot.lua import Literal
 from gpuxds.snapshot.replies import error_reply, has_status
 
 HEADER = "x-gpuxds-estimated-tokens"
-FILTERS = ("gpuxds.gunzip", "gpuxds.estimate")
-WINDOW_BITS = 15
-"""Of gzip; the largest, so that every body can be unpacked."""
 LEAST_SEARCHED_BYTES = 16_384
 
 
@@ -46,14 +30,7 @@ def estimates(policy: Policy) -> bool:
     return any(read(policy, pool) for pool in policy.pools)
 
 
-def estimate_filters(policy: Policy) -> list[hcm.HttpFilter]:
-    """What reads a body and sets the header; nothing when nobody asks."""
-    if not estimates(policy):
-        return []
-    return [gunzip(), lua_filter(FILTERS[1], ["estimate"], settings(policy))]
-
-
-def settings(policy: Policy) -> dict[str, Literal]:
+def estimating(policy: Policy) -> dict[str, Literal]:
     """What the script is told."""
     spec = policy.estimate
     return {
@@ -77,34 +54,9 @@ def silent_up_to(policy: Policy) -> int:
     return 0 if counts_tokens(policy) else min(limits, default=0)
 
 
-def gunzip() -> hcm.HttpFilter:
-    """Unpacks requests, and leaves answers alone."""
-    off = core.RuntimeFeatureFlag(default_value=False, runtime_key="gpuxds.gunzip_answers")
-    library = core.TypedExtensionConfig(
-        name="gzip", typed_config=PackedMessage.pack(gzip.Gzip(window_bits=WINDOW_BITS))
-    )
-    message = decompressor.Decompressor(
-        decompressor_library=library,
-        request_direction_config=decompressor.DecompressorRequestDirectionConfig(advertise_accept_encoding=False),
-        response_direction_config=decompressor.DecompressorResponseDirectionConfig(
-            common_config=decompressor.DecompressorCommonDirectionConfig(enabled=off)
-        ),
-    )
-    return hcm.HttpFilter(name=FILTERS[0], typed_config=PackedMessage.pack(message))
-
-
 def estimate_headers(policy: Policy) -> list[str]:
     """Request headers that say what this finds out; a header that the policy trusts is not among them."""
     return [HEADER] if estimates(policy) and policy.estimate.trust_header != HEADER else []
-
-
-def removed_at_the_door(*names: str) -> list[core.TypedExtensionConfig]:
-    """Removes what no client may say, before anything reads it; nothing without names."""
-    if not names:
-        return []
-    message = early.HeaderMutation(mutations=[mutation.HeaderMutation(remove=name) for name in names])
-    name = "envoy.http.early_header_mutation.header_mutation"
-    return [core.TypedExtensionConfig(name=name, typed_config=PackedMessage.pack(message))]
 
 
 def estimate_replies(policy: Policy) -> list[hcm.ResponseMapper]:
@@ -114,16 +66,3 @@ def estimate_replies(policy: Policy) -> list[hcm.ResponseMapper]:
     limit = f"at most {policy.estimate.max_body_bytes} bytes where tokens are counted"
     message = f"the body of this request is too large to be read ({limit})"
     return [error_reply(has_status(413), message, "invalid_request_error", "request_too_large")]
-
-
-def prepare(policy: Policy, pool: PoolSpec, routes: list[route_v3.Route]) -> list[route_v3.Route]:
-    """The routes of a pool, with room for bodies that are read, and without reading those that are not."""
-    if not estimates(policy):
-        return routes
-    for route in routes:
-        if read(policy, pool):
-            route.request_body_buffer_limit = policy.estimate.max_body_bytes
-        else:
-            off = PackedMessage.pack(route_v3.FilterConfig(disabled=True))
-            route.typed_per_filter_config |= dict.fromkeys(FILTERS, off)
-    return routes

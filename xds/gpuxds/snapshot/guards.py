@@ -18,7 +18,6 @@ import math
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import cache
-from typing import Any
 
 from envoy_data_plane.envoy.config.cluster import v3 as cluster_v3
 from envoy_data_plane.envoy.config.core import v3 as core
@@ -44,7 +43,7 @@ from gpuxds.snapshot.bootstrap import GUARD_LAYER
 from gpuxds.snapshot.capacity import ELSEWHERE, REFUSED, patient_attempt, refused, retry_after_s
 from gpuxds.snapshot.clusters import HTTP_PROTOCOL_OPTIONS, protocol
 from gpuxds.snapshot.listeners import HEADERS_TIMEOUT_S, router_filter
-from gpuxds.snapshot.lua import text_of
+from gpuxds.snapshot.lua import http_filter, text_of
 from gpuxds.snapshot.model import CLUSTER, LISTENER, RUNTIME, Resource, Snapshot
 from gpuxds.snapshot.priorities import script_lines
 from gpuxds.snapshot.replies import has_flag
@@ -174,10 +173,7 @@ def wall_listener() -> Resource:
 
     Envoy's own headers are left out: one of them says that a refusal must not be tried again.
     """
-    silent = hcm.HttpFilter(
-        name="envoy.filters.http.router",
-        typed_config=PackedMessage.pack(router.Router(suppress_envoy_headers=True)),
-    )
+    silent = http_filter("envoy.filters.http.router", router.Router(suppress_envoy_headers=True))
     manager = forwarding(WALL, ENGINE, [silent])
     manager.local_reply_config = hcm.LocalReplyConfig(mappers=[refused(has_flag("UO"), 1, ELSEWHERE)])
     message = listener_v3.Listener(
@@ -239,7 +235,7 @@ def pause_listener() -> Resource:
     manager = hcm.HttpConnectionManager(
         stat_prefix=PAUSE,
         route_config=one_route(PAUSE, answer),
-        http_filters=[packed("envoy.filters.http.fault", fault.HttpFault(delay=delay)), router_filter()],
+        http_filters=[http_filter("envoy.filters.http.fault", fault.HttpFault(delay=delay)), router_filter()],
     )
     message = listener_v3.Listener(
         name=PAUSE,
@@ -278,9 +274,4 @@ def script(policy: Policy, spec: GuardSpec, capacity: int, patience: int) -> hcm
     }
     lines = [f"local {name} = {value}" for name, value in numbers.items()]
     code = "\n".join([*lines, *script_lines(policy.priorities, capacity), text_of("guard")])
-    return packed("envoy.filters.http.lua", lua.Lua(default_source_code=core.DataSource(inline_string=code)))
-
-
-def packed(name: str, message: Any) -> hcm.HttpFilter:
-    """A filter under its full name."""
-    return hcm.HttpFilter(name=name, typed_config=PackedMessage.pack(message))
+    return http_filter("envoy.filters.http.lua", lua.Lua(default_source_code=core.DataSource(inline_string=code)))

@@ -32,21 +32,16 @@ from gpuxds.fleet.reservation import HEADER, Reservation
 from gpuxds.policy.model import Policy, PoolSpec
 from gpuxds.policy.slices import Slice
 from gpuxds.policy.strategies import ConsistentHash
+from gpuxds.snapshot.body import body_filters, removed_at_the_door, with_bodies
 from gpuxds.snapshot.bootstrap import UPSTREAM
 from gpuxds.snapshot.capacity import elsewhere, overflow
 from gpuxds.snapshot.clusters import ADS
-from gpuxds.snapshot.estimate import (
-    estimate_filters,
-    estimate_headers,
-    estimate_replies,
-    prepare,
-    removed_at_the_door,
-)
+from gpuxds.snapshot.estimate import estimate_headers, estimate_replies
 from gpuxds.snapshot.hedging import with_hedging
 from gpuxds.snapshot.large import large_replies, large_route
 from gpuxds.snapshot.model import CLUSTER, LISTENER, ROUTES, Resource
 from gpuxds.snapshot.retries import of_host, retry_policy, stuck_policy
-from gpuxds.snapshot.streaming import streaming_filters, with_script
+from gpuxds.snapshot.streaming import stream_headers
 from gpuxds.snapshot.telling import answer_headers
 from gpuxds.snapshot.tenants import limit_filter, tenant_filters, tenant_headers
 from gpuxds.snapshot.versions import resource
@@ -93,8 +88,10 @@ def connection_manager(policy: Policy) -> hcm.HttpConnectionManager:
     return hcm.HttpConnectionManager(
         stat_prefix=NAME,
         rds=hcm.Rds(config_source=ADS, route_config_name=NAME),
-        early_header_mutation_extensions=removed_at_the_door(*estimate_headers(policy), *tenant_headers(policy)),
-        http_filters=[*limits(policy), *streaming_filters(policy.pools), router_filter()],
+        early_header_mutation_extensions=removed_at_the_door(
+            *estimate_headers(policy), *tenant_headers(policy), *stream_headers(policy)
+        ),
+        http_filters=[*limits(policy), router_filter()],
         local_reply_config=local_replies(policy),
         access_log=access_logs(policy),
         use_remote_address=True,
@@ -108,7 +105,7 @@ def connection_manager(policy: Policy) -> hcm.HttpConnectionManager:
 
 def limits(policy: Policy) -> list[hcm.HttpFilter]:
     """What happens to a request before its route is followed, in this order."""
-    return [*tenant_filters(policy), *estimate_filters(policy), *limit_filter(policy, "tokens")]
+    return [*tenant_filters(policy), *body_filters(policy), *limit_filter(policy, "tokens")]
 
 
 def local_replies(policy: Policy) -> hcm.LocalReplyConfig | None:
@@ -153,11 +150,7 @@ def routes(policy: Policy, pools: Sequence[PoolSpec], slices: Mapping[str, Seque
     """Which path prefix goes to which pool; the longest prefix first, since Envoy takes the first match. No
     endpoint sees the id of a reservation, whichever pool a request goes to."""
     ordered = sorted(pools, key=lambda pool: (-len(pool.match.prefix), pool.name))
-    made = [
-        route
-        for pool in ordered
-        for route in prepare(policy, pool, with_script(pool, routes_of(pool, slices[pool.name])))
-    ]
+    made = [route for pool in ordered for route in with_bodies(policy, pool, routes_of(pool, slices[pool.name]))]
     host = route_v3.VirtualHost(
         name="all",
         domains=["*"],

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.extensions.filters.http.lua import v3 as lua
@@ -24,7 +25,12 @@ Literal = str | float | bool | None | Mapping[str, "Literal"] | Sequence["Litera
 def lua_filter(name: str, scripts: Sequence[str], settings: Mapping[str, Literal]) -> hcm.HttpFilter:
     """The filter `name` that runs these scripts of `envoy/`, as one, with these settings."""
     code = core.DataSource(inline_string=source(scripts, settings))
-    return hcm.HttpFilter(name=name, typed_config=PackedMessage.pack(lua.Lua(default_source_code=code)))
+    return http_filter(name, lua.Lua(default_source_code=code))
+
+
+def http_filter(name: str, message: Any) -> hcm.HttpFilter:
+    """A filter of any kind under its name."""
+    return hcm.HttpFilter(name=name, typed_config=PackedMessage.pack(message))
 
 
 def source(scripts: Sequence[str], settings: Mapping[str, Literal]) -> str:

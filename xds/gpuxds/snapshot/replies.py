@@ -5,6 +5,7 @@ Reference: https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/http/http_
 
 from __future__ import annotations
 
+import json
 import math
 
 from envoy_data_plane.envoy.config.accesslog import v3 as accesslog
@@ -34,6 +35,11 @@ def error_reply(
         body_format_override=core.SubstitutionFormatString(json_format=body),
         headers_to_add=[] if retry_after_s is None else [replaced("retry-after", whole_seconds(retry_after_s))],
     )
+
+
+def error_body(message: str, kind: str, code: str) -> str:
+    """The same body for a route that answers by itself."""
+    return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
 
 
 def replaced(name: str, value: str) -> core.HeaderValueOption:
