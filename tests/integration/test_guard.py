@@ -283,11 +283,12 @@ async def settles(count: Callable[[], Awaitable[int]]) -> bool:
     return await count() == before
 
 
-async def test_an_edit_of_the_capacity_counts_what_runs_already(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sotw", [False, True], ids=["incremental", "state of the world"])
+async def test_an_edit_of_the_capacity_counts_what_runs_already(tmp_path: Path, sotw: bool) -> None:
     async with stack(tmp_path, {"a": "A100-80"}, control_plane=False, envoy=False) as made:
         made.write_policy(guarded(made, 3, {"timeout": "30s", "max_waiting": 64}))
         await made.start_control_plane()
-        guard = await start_guard(made, "a")
+        guard = await start_guard(made, "a", sotw=sotw)
         await start_proxy(made, "envoy-1")
         busy = asyncio.ensure_future(ask_many(made.url, 3, 500))
         await until(lambda: running(made, "a", 3), 5, "it is full")

@@ -68,11 +68,15 @@ class Envoy:
         return await self.stat("listener_manager.total_listeners_active") > 0
 
 
-async def start_envoy(stack: Stack, concurrency: int, node: str = "", guarded: str | None = None) -> Envoy:
+async def start_envoy(
+    stack: Stack, concurrency: int, node: str = "", guarded: str | None = None, *, sotw: bool = False
+) -> Envoy:
     """An Envoy; it may not serve yet."""
     name, admin = node or f"guard-{guarded}", ("127.0.0.1", free_ports(1)[0])
     path = stack.folder / f"{name}.yaml"
-    options = BootstrapOptions(name, ("127.0.0.1", stack.xds_port), admin=admin, guarded=guarded)
+    options = BootstrapOptions(
+        name, ("127.0.0.1", stack.xds_port), admin=admin, guarded=guarded, state_of_the_world=sotw
+    )
     path.write_text(render(options))
     await stack.processes.start(
         name, str(envoy_binary()), "-c", str(path), "--concurrency", str(concurrency),
@@ -88,9 +92,9 @@ async def start_proxy(stack: Stack, node: str, concurrency: int = 1) -> Envoy:
     return envoy
 
 
-async def start_guard(stack: Stack, endpoint: str, concurrency: int = 1) -> Envoy:
+async def start_guard(stack: Stack, endpoint: str, concurrency: int = 1, *, sotw: bool = False) -> Envoy:
     """The guard of a fake server."""
-    envoy = await start_envoy(stack, concurrency, guarded=endpoint)
+    envoy = await start_envoy(stack, concurrency, guarded=endpoint, sotw=sotw)
     await until(envoy.guards, START_S, f"the guard of {endpoint} listens")
     return envoy
 
