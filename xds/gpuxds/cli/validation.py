@@ -2,7 +2,8 @@
 
 Everything is validated at once. When Envoy refuses it, each pool is tried alone, so that every pool at fault is
 named and not only the first that Envoy came upon; Envoy's own words name the field, and a few of them lead back to
-the policy's.
+the policy's. Guards run in Envoys of their own and are shown in a bootstrap of their own; when that is refused,
+each of them is tried alone.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path as FilePath
 
 from gpuxds.assets import envoy_binary
@@ -20,12 +22,12 @@ from gpuxds.errors import EnvironmentProblem, Problem
 from gpuxds.files import read_text
 from gpuxds.fleet.endpoint import Fleet
 from gpuxds.policy.loader import Loaded
-from gpuxds.policy.model import Policy
 from gpuxds.policy.positions import Path, dotted, place, read
 from gpuxds.policy.slices import slices_of
 from gpuxds.snapshot.groups import ALL
 from gpuxds.snapshot.model import CLUSTER, LISTENER, ROUTES, ResourceSet
 from gpuxds.snapshot.static import static_bootstrap
+from gpuxds.snapshot.static_guards import samples, static_guards
 
 TIMEOUT_S = 30.0
 LONGEST = 600
@@ -49,32 +51,71 @@ FIELDS: Mapping[str, Path] = {
 """A word of Envoy's -> the field of a pool it stems from; the first that is found counts."""
 
 
-def told(loaded: Loaded) -> tuple[Policy, Mapping[str, ResourceSet]]:
-    """The policy and what every proxy would be told of it, as the server makes it."""
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What Envoy will not have."""
+
+    path: Path
+    """The field of the policy it stems from; empty for the policy as a whole."""
+    what: str
+    """Which part of the configuration, for people."""
+    words: str
+    """Envoy's own."""
+
+
+def told(loaded: Loaded) -> tuple[Fleet, Mapping[str, ResourceSet]]:
+    """The fleet of a policy and what every proxy would be told of it, as the server makes it."""
     policy, fleet = loaded.policy, Sources().build(loaded, Fleet())
     slices = [part for pool in policy.pools for part in slices_of(pool, fleet.pool(pool.name), ())]
     publisher = Publisher()
     publisher.configure(policy, fleet, slices, 0.0)
-    return policy, publisher.config[ALL]
+    return fleet, publisher.config[ALL]
 
 
 def refusals(loaded: Loaded, file: FilePath) -> list[Problem]:
     """What Envoy refuses; empty when it takes everything. Raises EnvironmentProblem without a binary."""
     binary = envoy_binary()
-    policy, sets = told(loaded)
-    whole = refused(binary, sets)
-    if not whole:
+    fleet, sets = told(loaded)
+    found = [*of_proxies(binary, loaded, sets), *of_guards(binary, loaded, fleet)]
+    if not found:
         return []
-    alone = {index: refused(binary, told(only(loaded, index))[1]) for index in range(len(policy.pools))}
-    blamed = {index: words for index, words in alone.items() if words}
     document = read(read_text(file), str(file))
-    if not blamed or (len(blamed) == len(policy.pools) > 1 and len(set(blamed.values())) == 1):
-        return [Problem(str(file), *place(document, ()), "", f"Envoy refuses it: {whole}")]
-    found = []
+    return [
+        Problem(
+            str(file), *place(document, each.path), dotted(each.path), f"Envoy refuses {each.what}: {each.words}"
+        )
+        for each in found
+    ]
+
+
+def of_proxies(binary: FilePath, loaded: Loaded, sets: Mapping[str, ResourceSet]) -> Iterator[Refusal]:
+    """What Envoy refuses of that which proxies are told."""
+    whole = refused(binary, static_bootstrap(sets))
+    if not whole:
+        return
+    pools = range(len(loaded.policy.pools))
+    alone = {index: refused(binary, static_bootstrap(told(only(loaded, index))[1])) for index in pools}
+    blamed = {index: words for index, words in alone.items() if words}
+    if not blamed or (len(blamed) == len(pools) > 1 and len(set(blamed.values())) == 1):
+        yield Refusal((), "it", whole)
+        return
     for index, words in blamed.items():
-        path = ("pools", index, *field_of(words))
-        found.append(Problem(str(file), *place(document, path), dotted(path), f"Envoy refuses it: {words}"))
-    return found
+        yield Refusal(("pools", index, *field_of(words)), "it", words)
+
+
+def of_guards(binary: FilePath, loaded: Loaded, fleet: Fleet) -> Iterator[Refusal]:
+    """What Envoy refuses of that which guards are told; one guard is named for each pool at fault."""
+    shown = samples(loaded.policy, fleet)
+    whole = refused(binary, static_guards(shown)) if shown else ""
+    if not whole:
+        return
+    blamed: dict[int, Refusal] = {}
+    for sample in shown:
+        words = "" if sample.pool in blamed else refused(binary, static_guards([sample]))
+        if words:
+            what = f"the guard of endpoint {sample.endpoint.id} (capacity {sample.endpoint.capacity})"
+            blamed[sample.pool] = Refusal(("pools", sample.pool, "guard"), what, words)
+    yield from blamed.values() or [Refusal((), "its guards together", whole)]
 
 
 def only(loaded: Loaded, index: int) -> Loaded:
@@ -84,11 +125,11 @@ def only(loaded: Loaded, index: int) -> Loaded:
     return Loaded(policy, loaded.warnings, loaded.digest, loaded.base_dir)
 
 
-def refused(binary: FilePath, sets: Mapping[str, ResourceSet]) -> str:
-    """What Envoy has against these resources, in its own words; empty when it takes them."""
+def refused(binary: FilePath, content: bytes) -> str:
+    """What Envoy has against a serialised bootstrap, in its own words; empty when it takes it."""
     with tempfile.TemporaryDirectory() as folder:
         bootstrap = FilePath(folder) / "bootstrap.pb"
-        bootstrap.write_bytes(static_bootstrap(sets))
+        bootstrap.write_bytes(content)
         run = asked(binary, "--mode", "validate", "--log-level", "warning", "-c", str(bootstrap))
     if run.returncode == 0:
         return ""
@@ -106,13 +147,19 @@ def field_of(words: str) -> Path:
 
 def accepted(loaded: Loaded) -> str:
     """What was looked at, for a policy that Envoy takes."""
-    _, sets = told(loaded)
+    fleet, sets = told(loaded)
     clusters, listeners = (len(sets[kind].resources) for kind in (CLUSTER, LISTENER))
     version = re.search(r"/(\d+\.\d+\.\d+)/", asked(envoy_binary(), "--version").stdout)
     name = f"Envoy {version[1]}" if version else "Envoy"
-    return (
-        f"{name} accepts it: {clusters} clusters, {listeners} listeners, {len(sets[ROUTES].resources)} route tables"
-    )
+    tables = f"{len(sets[ROUTES].resources)} route tables{guards(loaded, fleet)}"
+    return f"{name} accepts it: {clusters} clusters, {listeners} listeners, {tables}"
+
+
+def guards(loaded: Loaded, fleet: Fleet) -> str:
+    """How many guards were shown, and for how many they stand; empty for a policy without guards."""
+    shown = len(samples(loaded.policy, fleet))
+    behind = sum(len(fleet.pool(pool.name)) for pool in loaded.policy.pools if pool.guard is not None)
+    return f"; guards: {shown} shown, for {behind} endpoint{'s' if behind != 1 else ''}" if shown else ""
 
 
 def asked(binary: FilePath, *arguments: str) -> subprocess.CompletedProcess[str]:
