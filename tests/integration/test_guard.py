@@ -309,6 +309,30 @@ async def test_an_edit_of_the_capacity_counts_what_runs_already(tmp_path: Path, 
         assert await most_at_once(made, "a") == 5
 
 
+async def test_an_endpoint_that_was_away_for_a_moment_is_not_empty_when_it_is_back(tmp_path: Path) -> None:
+    async with stack(tmp_path, {"a": "A100-80", "b": "A100-80"}, control_plane=False, envoy=False) as made:
+        both = guarded(made, 3, {"timeout": "30s", "max_waiting": 64})
+        both["pools"][0]["retries"] = {"attempts": 0}
+        made.write_policy(both)
+        await made.start_control_plane()
+        guard = await start_guard(made, "a")
+        direct = f"http://127.0.0.1:{made.ports['a'] + made.guard_offset}/v1/completions"
+        busy = asyncio.ensure_future(ask_many(direct, 3, 700))
+        await until(lambda: running(made, "a", 3), 5, "it is full")
+        away = both["pools"][0]["endpoints"].pop(0)
+        made.write_policy(both)
+        await until(lambda: lets_through(guard, 0), 5, "it is gone")
+        both["pools"][0]["endpoints"].append(away)
+        both["pools"][0]["timeouts"] = {"connect": "2s"}
+        made.write_policy(both)
+        await until(lambda: lets_through(guard, 3), 5, "it is back")
+        await until(guard.guards, 5, "it listens again")
+        late = asyncio.ensure_future(ask_many(direct, 6, TOKENS))
+        assert statuses(await busy) == {200: 3}, "nothing that ran was cut"
+        assert statuses(await late) == {200: 6}
+        assert await most_at_once(made, "a") == 3
+
+
 async def lets_through(guard: Envoy, most: int) -> bool:
     values = json.loads(await guard.page("/runtime"))["entries"]
     return str(values["circuit_breakers.engine.default.max_requests"]["final_value"]) == str(most)

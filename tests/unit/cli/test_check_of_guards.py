@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from envoy_data_plane.envoy.service.runtime import v3 as runtime
-from envoy_data_plane.google.protobuf import ListValue, Struct, Value
 from typer.testing import CliRunner
 
 from gpuxds.cli.app import app
@@ -21,6 +19,7 @@ from gpuxds.snapshot import guards, static_guards
 from gpuxds.snapshot.model import RUNTIME, Resource, Snapshot
 from gpuxds.snapshot.priorities import script_lines
 from gpuxds.snapshot.versions import resource
+from gpuxds.wire import xds_pb2
 
 run = CliRunner().invoke
 real = pytest.mark.real("envoy")
@@ -73,8 +72,9 @@ def test_a_policy_without_guards_says_nothing_of_them(tmp_path: Path) -> None:
 
 
 def no_number(_: int) -> Resource:
-    layer = Struct(fields={"limit": Value(list_value=ListValue(values=[Value(number_value=1)]))})
-    return resource("guard", RUNTIME, bytes(runtime.Runtime(name="guard", layer=layer)))
+    message = xds_pb2.Runtime(name="guard")
+    message.layer["limit"] = [1]
+    return resource("guard", RUNTIME, message.SerializeToString())
 
 
 @real
@@ -85,7 +85,7 @@ def no_number(_: int) -> Resource:
         pytest.param("limit", no_number, "Invalid runtime entry value for limit", id="a limit that is no number"),
         pytest.param(
             "internal_cluster",
-            lambda _, made=guards.internal_cluster: made("nowhere"),
+            lambda _, made=guards.internal_cluster, **kind: made("nowhere", **kind),
             "unknown cluster 'wall'",
             id="a route to a cluster that is not there",
         ),

@@ -6,10 +6,9 @@ import re
 from typing import Any
 
 import pytest
-from envoy_data_plane.envoy.config.cluster import v3 as cluster_v3
+from envoy_data_plane.envoy.config.endpoint import v3 as endpoint_v3
 from envoy_data_plane.envoy.config.listener import v3 as listener_v3
 from envoy_data_plane.envoy.config.route import v3 as route_v3
-from envoy_data_plane.envoy.service.runtime import v3 as runtime
 from google.protobuf.any_pb2 import Any as AnyMessage
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,9 +24,10 @@ from gpuxds.snapshot.capacity import guarded_limits, patient_attempt, room
 from gpuxds.snapshot.groups import group_of
 from gpuxds.snapshot.guards import ENGINE, GUARD, NOTHING, PAUSE, WALL
 from gpuxds.snapshot.lua import literal
-from gpuxds.snapshot.model import CLUSTER, LISTENER, ROUTES, RUNTIME, Resource, Snapshot
+from gpuxds.snapshot.model import CLUSTER, ENDPOINTS, LISTENER, ROUTES, RUNTIME, Resource, Snapshot
 from gpuxds.snapshot.priorities import kept_free
 from gpuxds.snapshot.resources import config
+from gpuxds.wire import xds_pb2
 
 QUEUE = "    guard: {queue: {timeout: 2500ms, max_waiting: 7}}\n"
 PRIORITIES = (
@@ -67,9 +67,10 @@ def test_a_guard_is_told_its_own_limits_and_where_its_engine_is() -> None:
         'RETRY_AFTER_S = "2"',
     ):
         assert f"local {line}\n" in script
-    engine = cluster_v3.Cluster.parse(AnyMessage.FromString(snapshot.of(CLUSTER).resources[ENGINE].any_bytes).value)
-    assert engine.load_assignment is not None
-    host = engine.load_assignment.endpoints[0].lb_endpoints[0].endpoint
+    engine = endpoint_v3.ClusterLoadAssignment.parse(
+        AnyMessage.FromString(snapshot.of(ENDPOINTS).resources[ENGINE].any_bytes).value
+    )
+    host = engine.endpoints[0].lb_endpoints[0].endpoint
     assert host is not None
     assert host.address is not None
     assert host.address.socket_address is not None
@@ -201,15 +202,28 @@ def test_an_edit_leaves_the_wall_and_what_it_counts_alone(edited: dict[str, Any]
     assert before.of(CLUSTER).resources[ENGINE] == after.of(CLUSTER).resources[ENGINE]
 
 
+def test_what_counts_is_the_same_for_every_policy_and_stays_when_the_endpoint_goes() -> None:
+    other = "    timeouts: {connect: 3s}\n    protocol: http2\n    guard: {}\n"
+    told_other = told(policy_of(other), "y")
+    assert told_other.of(CLUSTER).resources[WALL] != told(policy_of()).of(CLUSTER).resources[WALL], (
+        "it is told of HTTP/2"
+    )
+    for snapshot in (told(policy_of()), told_other):
+        assert snapshot.of(CLUSTER).resources[ENGINE] == NOTHING.of(CLUSTER).resources[ENGINE]
+    assert most_requests(NOTHING) == 0
+
+
 def test_the_limit_of_the_wall_is_the_capacity_and_names_the_cluster_of_the_engine() -> None:
-    (layer,) = told(policy_of(capacity=5)).of(RUNTIME).resources.values()
-    message = runtime.Runtime.parse(AnyMessage.FromString(layer.any_bytes).value)
     (asked_for,) = document(BootstrapOptions("g", ("cp", 1), guarded="x"))["layered_runtime"]["layers"]
-    assert message.name == asked_for["rtds_layer"]["name"]
-    assert message.layer is not None
-    assert {name: value.number_value for name, value in message.layer.fields.items()} == {
-        "circuit_breakers.engine.default.max_requests": 5
-    }
+    snapshot = told(policy_of(capacity=5))
+    assert set(snapshot.of(RUNTIME).resources) == {asked_for["rtds_layer"]["name"]}
+    assert most_requests(snapshot) == 5
+
+
+def most_requests(snapshot: Snapshot) -> float:
+    (found,) = snapshot.of(RUNTIME).resources.values()
+    layer = xds_pb2.Runtime.FromString(AnyMessage.FromString(found.any_bytes).value).layer
+    return layer.fields[f"circuit_breakers.{ENGINE}.default.max_requests"].number_value
 
 
 def test_the_guard_of_an_unknown_endpoint_is_told_nothing_and_no_proxy_is_a_guard() -> None:

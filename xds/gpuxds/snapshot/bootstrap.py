@@ -51,8 +51,9 @@ class BootstrapOptions:
 
 GUARD_HEADER = """\
 # The guard of endpoint {endpoint}. Run it beside the engine, with one worker:
-#   envoy -c FILE --concurrency 1 --drain-strategy immediate
-# With that strategy an edit of the policy reaches connections that are open with their next request.
+#   envoy -c FILE --concurrency 1 --drain-strategy immediate --use-dynamic-base-id
+# With that strategy an edit of the policy reaches connections that are open with their next request. With an id
+# that is drawn several Envoys run on one host, each with an admin page of its own (gpuxds bootstrap --envoy-admin).
 # With more workers the limit holds too, but for two requests that come within the same microsecond, and requests
 # that wait stand in a line per worker.
 """

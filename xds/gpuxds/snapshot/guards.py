@@ -1,11 +1,14 @@
 """What the guard of one endpoint is told: a listener, the engine behind it, and who may run, wait or must go.
 
 A guard is an Envoy on the GPU host that every request to the engine passes, through two listeners. In the first, a
-Lua script (`envoy/guard.lua`) decides in good order: who runs, who waits in line, who is sent elsewhere. Behind
-it, inside the same Envoy, stands the wall: the engine's cluster lets `max_requests` through, all workers together.
-So the limit holds even where the script does not run as it should, and while an edit replaces the first listener,
-whose old connections go on under the old script. The wall itself is never replaced, since a new one would count
-from 0: its limit is a runtime value, which Envoy looks up at each request.
+Lua script (`envoy/guard.lua`) decides in good order: who runs, who waits in line, who is sent elsewhere. Behind it,
+inside the same Envoy, stands the wall: the engine's cluster lets `max_requests` through, all workers together. So
+the limit holds even where the script does not run as it should, and while an edit replaces the first listener,
+whose old connections go on under the old script.
+
+A cluster that is replaced counts from 0. So the engine's is the same for every guard and every policy, and stays
+when the endpoint goes: its limit is a runtime value, which Envoy looks up at each request, its address comes as an
+assignment, and it speaks the protocol in which it is spoken to.
 
 A script cannot sleep, but it can call: the listener `pause` answers after as many milliseconds as it is asked to.
 
@@ -30,25 +33,24 @@ from envoy_data_plane.envoy.extensions.filters.http.lua import v3 as lua
 from envoy_data_plane.envoy.extensions.filters.http.router import v3 as router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
 from envoy_data_plane.envoy.extensions.upstreams.http import v3 as upstream
-from envoy_data_plane.envoy.service.runtime import v3 as runtime
 from envoy_data_plane.envoy.type import v3 as envoy_type
 from envoy_data_plane.envoy.type.matcher import v3 as matcher
 from envoy_data_plane.google.protobuf import Any as PackedMessage
-from envoy_data_plane.google.protobuf import Struct, Value
 
 from gpuxds.fleet.endpoint import Endpoint
 from gpuxds.policy.model import Policy, PoolSpec
 from gpuxds.policy.requests import GuardSpec
 from gpuxds.snapshot.bootstrap import GUARD_LAYER
 from gpuxds.snapshot.capacity import ELSEWHERE, REFUSED, patient_attempt, refused, retry_after_s
-from gpuxds.snapshot.clusters import HTTP_PROTOCOL_OPTIONS, protocol
+from gpuxds.snapshot.clusters import ADS, HTTP_PROTOCOL_OPTIONS, UPSTREAM_IDLE_S
 from gpuxds.snapshot.listeners import HEADERS_TIMEOUT_S, router_filter
 from gpuxds.snapshot.lua import http_filter, text_of
-from gpuxds.snapshot.model import CLUSTER, LISTENER, RUNTIME, Resource, Snapshot
+from gpuxds.snapshot.model import CLUSTER, ENDPOINTS, LISTENER, RUNTIME, Resource, Snapshot
 from gpuxds.snapshot.priorities import script_lines
 from gpuxds.snapshot.replies import has_flag
 from gpuxds.snapshot.retries import BODY_BYTES
 from gpuxds.snapshot.versions import resource, resource_set
+from gpuxds.wire import xds_pb2
 
 FIRST_AGAIN_S, SLOWEST_AGAIN_S = 0.025, 0.25
 """Pauses between tries of what the wall refused."""
@@ -60,6 +62,8 @@ PAUSE = "pause"
 """Name of the listener, and its cluster, that answers after a while."""
 WALL = "wall"
 """Name of the listener, and its cluster, that lets no more than the capacity through."""
+CONNECT_S = 5.0
+"""TCP connect to the engine, which is on the same host: longer than its kernel waits to ask again."""
 MOST = 2**30
 MOST_REQUESTS = f"circuit_breakers.{ENGINE}.default.max_requests"
 """Runtime value that takes the place of the limit in the engine's cluster."""
@@ -69,7 +73,7 @@ def snapshot_of_guard(policy: Policy, pool: PoolSpec, endpoint: Endpoint, peers:
     """Everything the guard of `endpoint` is told; `peers` is the number of endpoints in its pool, with itself."""
     if pool.guard is None or endpoint.ip is None:
         return NOTHING
-    clusters = [engine_cluster(pool, endpoint), internal_cluster(WALL)]
+    clusters = [engine_cluster(), internal_cluster(WALL, http2=pool.protocol == "http2")]
     listeners = [
         guard_listener(policy, pool.guard, endpoint, patient_attempt(pool, peers)),
         wall_listener(),
@@ -77,69 +81,83 @@ def snapshot_of_guard(policy: Policy, pool: PoolSpec, endpoint: Endpoint, peers:
     if pool.guard.queue is not None:
         clusters.append(internal_cluster(PAUSE))
         listeners.append(pause_listener())
-    return told([limit(endpoint.capacity)], clusters, listeners)
+    address = core.SocketAddress(address=endpoint.ip, port_value=endpoint.port)
+    return told(endpoint.capacity, core.Address(socket_address=address), clusters, listeners)
 
 
-def told(limits: Sequence[Resource], clusters: Sequence[Resource], listeners: Sequence[Resource]) -> Snapshot:
-    """All a guard is told."""
-    made = {RUNTIME: limits, CLUSTER: clusters, LISTENER: listeners}
+def told(
+    most_requests: int, engine: core.Address | None, clusters: Sequence[Resource], listeners: Sequence[Resource]
+) -> Snapshot:
+    """All a guard is told; `most_requests` pass the wall at once, to the engine at this address."""
+    made = {
+        RUNTIME: [limit(most_requests)],
+        CLUSTER: clusters,
+        ENDPOINTS: [resource(ENGINE, ENDPOINTS, bytes(assignment(ENGINE, engine)))],
+        LISTENER: listeners,
+    }
     return Snapshot({type_url: resource_set(found) for type_url, found in made.items()})
 
 
-def limit(most_requests: int | None) -> Resource:
-    """The runtime layer: how many requests pass the wall at once; None: without a wall."""
-    values = {} if most_requests is None else {MOST_REQUESTS: Value(number_value=most_requests)}
-    message = runtime.Runtime(name=GUARD_LAYER, layer=Struct(fields=values))
-    return resource(GUARD_LAYER, RUNTIME, bytes(message))
-
-
-NOTHING = told([limit(None)], [], [])
-"""For a guard whose endpoint there is not: it listens nowhere."""
-
-
-def engine_cluster(pool: PoolSpec, endpoint: Endpoint) -> Resource:
-    """The engine. Its limit is a runtime value, so that a changed capacity leaves the cluster and its count as
-    is."""
-    address = core.SocketAddress(address=endpoint.ip or "", port_value=endpoint.port)
-    message = cluster_v3.Cluster(
-        name=ENGINE,
-        type=cluster_v3.ClusterDiscoveryType.STATIC,
-        connect_timeout=timedelta(seconds=pool.timeouts.connect),
-        load_assignment=one_host(ENGINE, core.Address(socket_address=address)),
-        circuit_breakers=without_limits(),
-        typed_extension_protocol_options={HTTP_PROTOCOL_OPTIONS: PackedMessage.pack(protocol(pool.protocol))},
-    )
-    return resource(ENGINE, CLUSTER, bytes(message))
+def limit(most_requests: int) -> Resource:
+    """The runtime layer."""
+    message = xds_pb2.Runtime(name=GUARD_LAYER)
+    message.layer[MOST_REQUESTS] = most_requests
+    return resource(GUARD_LAYER, RUNTIME, message.SerializeToString(deterministic=True))
 
 
 @cache
-def internal_cluster(name: str) -> Resource:
+def engine_cluster() -> Resource:
+    """The engine, whatever it is: nothing in here may depend on a policy."""
+    either = upstream.HttpProtocolOptionsUseDownstreamHttpConfig(
+        http_protocol_options=core.Http1ProtocolOptions(), http2_protocol_options=core.Http2ProtocolOptions()
+    )
+    protocol = upstream.HttpProtocolOptions(
+        use_downstream_protocol_config=either,
+        common_http_protocol_options=core.HttpProtocolOptions(idle_timeout=timedelta(seconds=UPSTREAM_IDLE_S)),
+    )
+    message = cluster_v3.Cluster(
+        name=ENGINE,
+        type=cluster_v3.ClusterDiscoveryType.EDS,
+        eds_cluster_config=cluster_v3.ClusterEdsClusterConfig(eds_config=ADS),
+        connect_timeout=timedelta(seconds=CONNECT_S),
+        circuit_breakers=without_limits(),
+        typed_extension_protocol_options={HTTP_PROTOCOL_OPTIONS: PackedMessage.pack(protocol)},
+    )
+    return resource(ENGINE, CLUSTER, bytes(message), refers_to=((ENDPOINTS, ENGINE),))
+
+
+@cache
+def internal_cluster(name: str, *, http2: bool = False) -> Resource:
     """The way to a listener of this name in the same Envoy; each request on a connection of its own, so that none
     goes to a listener that an edit replaced."""
+    explicit = upstream.HttpProtocolOptionsExplicitHttpConfig(
+        **(
+            {"http2_protocol_options": core.Http2ProtocolOptions()}
+            if http2
+            else {"http_protocol_options": core.Http1ProtocolOptions()}
+        )
+    )
     once = upstream.HttpProtocolOptions(
-        explicit_http_config=upstream.HttpProtocolOptionsExplicitHttpConfig(
-            http_protocol_options=core.Http1ProtocolOptions()
-        ),
+        explicit_http_config=explicit,
         common_http_protocol_options=core.HttpProtocolOptions(max_requests_per_connection=1),
     )
+    address = core.Address(envoy_internal_address=core.EnvoyInternalAddress(server_listener_name=name))
     message = cluster_v3.Cluster(
         name=name,
         type=cluster_v3.ClusterDiscoveryType.STATIC,
         connect_timeout=timedelta(seconds=1),
-        load_assignment=one_host(
-            name, core.Address(envoy_internal_address=core.EnvoyInternalAddress(server_listener_name=name))
-        ),
+        load_assignment=assignment(name, address),
         circuit_breakers=without_limits(),
         typed_extension_protocol_options={HTTP_PROTOCOL_OPTIONS: PackedMessage.pack(once)},
     )
     return resource(name, CLUSTER, bytes(message))
 
 
-def one_host(name: str, address: core.Address) -> endpoint_v3.ClusterLoadAssignment:
-    """An assignment of one address."""
-    host = endpoint_v3.LbEndpoint(endpoint=endpoint_v3.Endpoint(address=address))
+def assignment(name: str, address: core.Address | None) -> endpoint_v3.ClusterLoadAssignment:
+    """An assignment of one address, or of none."""
+    hosts = [] if address is None else [endpoint_v3.LbEndpoint(endpoint=endpoint_v3.Endpoint(address=address))]
     return endpoint_v3.ClusterLoadAssignment(
-        cluster_name=name, endpoints=[endpoint_v3.LocalityLbEndpoints(lb_endpoints=[host])]
+        cluster_name=name, endpoints=[endpoint_v3.LocalityLbEndpoints(lb_endpoints=hosts)] if hosts else []
     )
 
 
@@ -275,3 +293,7 @@ def script(policy: Policy, spec: GuardSpec, capacity: int, patience: int) -> hcm
     lines = [f"local {name} = {value}" for name, value in numbers.items()]
     code = "\n".join([*lines, *script_lines(policy.priorities, capacity), text_of("guard")])
     return http_filter("envoy.filters.http.lua", lua.Lua(default_source_code=core.DataSource(inline_string=code)))
+
+
+NOTHING = told(0, None, [engine_cluster()], [])
+"""For a guard whose endpoint there is not: it listens nowhere, and still counts what it let through."""

@@ -19,14 +19,15 @@ from envoy_data_plane.envoy.config.cluster import v3 as cluster_v3
 from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.config.listener import v3 as listener_v3
 from envoy_data_plane.envoy.extensions.bootstrap.internal_listener import v3 as internal_listener
-from envoy_data_plane.envoy.service.runtime import v3 as runtime
 from envoy_data_plane.google.protobuf import Any as PackedMessage
+from envoy_data_plane.google.protobuf import Struct
 
 from gpuxds.fleet.endpoint import Endpoint, Fleet, Gpu, MetricsTargets
 from gpuxds.policy.model import Policy, PoolSpec
 from gpuxds.snapshot.guards import snapshot_of_guard
 from gpuxds.snapshot.model import CLUSTER, LISTENER, RUNTIME, Snapshot
 from gpuxds.snapshot.static import value
+from gpuxds.wire import xds_pb2
 
 ANYWHERE = "192.0.2.1"
 """Address of an endpoint whose host name was not looked up; RFC 5737 keeps it for documents."""
@@ -67,10 +68,10 @@ def made_up(pool: PoolSpec) -> Endpoint:
 def static_guards(shown: Sequence[Sample]) -> bytes:
     """A serialised envoy.config.bootstrap.v3.Bootstrap of all these guards; runtime values are static layers."""
     layers = [
-        bootstrap_v3.RuntimeLayer(name=f"{layer.name} of {sample.endpoint.id}", static_layer=layer.layer)
+        bootstrap_v3.RuntimeLayer(name=f"{layer.name} of {sample.endpoint.id}", static_layer=values(layer))
         for sample in shown
         for found in sample.snapshot.of(RUNTIME).resources.values()
-        for layer in [runtime.Runtime.parse(value(found))]
+        for layer in [xds_pb2.Runtime.FromString(value(found))]
     ]
     inside = core.TypedExtensionConfig(
         name="envoy.bootstrap.internal_listener",
@@ -86,6 +87,11 @@ def static_guards(shown: Sequence[Sample]) -> bytes:
         bootstrap_extensions=[inside],
     )
     return bytes(message)
+
+
+def values(layer: xds_pb2.Runtime) -> Struct:
+    """The values of a layer."""
+    return Struct.parse(layer.layer.SerializeToString())
 
 
 def distinct(shown: Sequence[Sample], type_url: str) -> Iterator[tuple[str, bytes]]:

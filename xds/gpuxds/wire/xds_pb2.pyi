@@ -280,3 +280,11 @@ class StreamAccessLogsMessage(_message.Message):
 class StreamAccessLogsResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class Runtime(_message.Message):
+    __slots__ = ("name", "layer")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    layer: _struct_pb2.Struct
+    def __init__(self, name: _Optional[str] = ..., layer: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
