@@ -250,6 +250,13 @@ WRONG = [
     ("    guard: {address: gpu-host}\n", "", "'gpu-host' is not an IP address"),
     ("    guard: {queue: {timeout: 0s}}\n", "", "must be longer than 0s; leave queue out"),
     ("    guard: {queue: {max_waiting: 0}}\n", "", "must be at least 1"),
+    (f"{QUEUE}    hedging: {{after: 2s}}\n", "", "pools[0].hedging: is not possible with guard: a hedged"),
+    ("    guard: {}\n    retries: {on_status: [503, 429]}\n", "", "on_status[1]: 429 is what a guard answers"),
+    (f"{QUEUE}    timeouts: {{idle: 2s}}\n", "", "idle: 2 s is not longer than guard.queue.timeout of 2.5 s"),
+    (f"{QUEUE}    timeouts: {{idle: 2500ms}}\n", "", "idle: 2.5 s is not longer than guard.queue.timeout"),
+    ("    guard: {queue: {timeout: 10m}}\n", "", "timeouts.idle: 300 s is not longer than guard.queue.timeout"),
+    (f"{QUEUE}    timeouts: {{request: 2s}}\n", "", "timeouts.request: 2.4 s with its buffer is not longer"),
+    (f"{QUEUE}    retries: {{stuck_after: 1s}}\n", "", "stuck_after: 1 s is not longer than guard.queue.timeout"),
     ("", PRIORITIES, "no pool has them; give pools[].guard"),
     (QUEUE, PRIORITIES.replace("[x-team]", "[]"), "clients can send 'x-team' themselves"),
     (QUEUE, PRIORITIES.replace("HIGH", "high"), "not allowed: 'high'; allowed: LOW, NORMAL, HIGH, URGENT"),
@@ -265,6 +272,20 @@ def test_what_a_guard_could_not_do_is_refused_in_words(guard: str, rest: str, ex
     assert any(expected in str(problem) for problem in refused.value.problems), refused.value.problems
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        f"{QUEUE}    timeouts: {{idle: 0s, request: 0s}}\n    retries: {{stuck_after: 0s}}\n",
+        f"{QUEUE}    timeouts: {{idle: 2600ms, request: 2100ms}}\n    retries: {{stuck_after: 2600ms}}\n",
+        "    guard: {}\n    timeouts: {idle: 2s, request: 1s}\n    retries: {stuck_after: 1s}\n",
+        "    timeouts: {idle: 2s}\n    retries: {stuck_after: 1s, on_status: [429]}\n    hedging: {after: 1s}\n",
+    ],
+    ids=["no limits", "longer than the wait", "nobody waits", "no guard"],
+)
+def test_other_limits_and_tries_are_free_where_they_do_not_get_in_the_way_of_waiting(parts: str) -> None:
+    assert policy_of(parts).pools
+
+
 def test_a_guard_does_not_listen_where_an_engine_does() -> None:
     text = (
         "version: 1\npools:\n  - name: a\n    guard: {port_offset: 1}\n    endpoints:\n"
@@ -274,13 +295,3 @@ def test_a_guard_does_not_listen_where_an_engine_does() -> None:
     with pytest.raises(PolicyError) as refused:
         load_text(text, "t.yaml")
     assert "would listen on port 8001, the address of pools[0].endpoints[1]" in str(refused.value.problems[0])
-
-
-def test_hedged_requests_leave_a_full_guard_as_well() -> None:
-    made = config(policy_of(f"{QUEUE}    hedging: {{after: 2s}}\n"), None, {"a": 13.0})
-    routes = route_v3.RouteConfiguration.parse(
-        AnyMessage.FromString(made[ROUTES].resources["gpuxds"].any_bytes).value
-    )
-    policies = [route.route.retry_policy for route in routes.virtual_hosts[0].routes if route.route]
-    assert len(policies) > 1
-    assert all(policy and policy.retry_on.endswith(",retriable-headers") for policy in policies)

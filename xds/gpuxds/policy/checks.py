@@ -16,7 +16,12 @@ from gpuxds.policy.finding import Finding
 from gpuxds.policy.gpus import PRIORS, memory_of
 from gpuxds.policy.model import EndpointSpec, EngineSignals, GpuSpec, Policy, PoolSpec
 from gpuxds.policy.positions import Path, dotted
-from gpuxds.policy.request_checks import priorities_can_be_trusted, tenants_can_be_told_apart, tries_make_sense
+from gpuxds.policy.request_checks import (
+    guards_and_tries_fit,
+    priorities_can_be_trusted,
+    tenants_can_be_told_apart,
+    tries_make_sense,
+)
 from gpuxds.policy.strategies import ConsistentHash
 
 MEMORY_TOLERANCE = 0.15
@@ -274,5 +279,6 @@ CHECKS: tuple[Callable[[Policy], Iterator[Finding]], ...] = (
     groups_name_pools,
     guards_have_ports,
     guards_are_usable,
+    guards_and_tries_fit,
     priorities_can_be_trusted,
 )

@@ -1,16 +1,18 @@
-"""Checks between fields of what a policy says of single requests: tries, tenants, priorities."""
+"""Checks between fields of what a policy says of single requests: tries, waiting, tenants, priorities."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from gpuxds.policy.finding import Finding
-from gpuxds.policy.model import Policy
+from gpuxds.policy.model import Policy, PoolSpec
 from gpuxds.policy.positions import Path
 from gpuxds.policy.requests import TenantLimits, TenantsSpec
 from gpuxds.policy.tenants import KINDS, limits_of, merged
 
 LONGEST_TENANT = 128
+TOO_MANY = 429
+"""Status of what a guard refuses."""
 OWN_HEADERS = ("x-envoy-", "x-gpuxds-")
 HTTP_HEADERS = frozenset(
     {"content-length", "content-type", "content-encoding", "transfer-encoding", "host", "connection"}
@@ -38,6 +40,50 @@ def tries_make_sense(policy: Policy) -> Iterator[Finding]:
                 f"{total_s:g} s with its buffer: idle cuts a silent request after {pool.timeouts.idle:g} s already"
             )
             yield Finding((*path, "timeouts", "request"), text, "warning")
+
+
+def guards_and_tries_fit(policy: Policy) -> Iterator[Finding]:
+    """Requests reach every guard that has room, and those in line wait as long as the queue says."""
+    for index, pool in enumerate(policy.pools):
+        if pool.guard is None:
+            continue
+        path: Path = ("pools", index)
+        if pool.hedging:
+            text = (
+                "is not possible with guard: a hedged request is sent twice at most, so two full guards refuse it "
+                "while another has room, it never waits in line, and no budget bounds second tries; "
+                "remove hedging or guard"
+            )
+            yield Finding((*path, "hedging"), text)
+        for position, status in enumerate(pool.retries.on_status):
+            if status == TOO_MANY:
+                text = (
+                    "429 is what a guard answers where waiting was in vain: such a request would wait again; "
+                    "remove it, since a guard's other refusals are tried elsewhere anyway"
+                )
+                yield Finding((*path, "retries", "on_status", position), text)
+        yield from waiting_is_not_cut(path, pool)
+
+
+def waiting_is_not_cut(path: Path, pool: PoolSpec) -> Iterator[Finding]:
+    """Time in line is silence to a proxy, which has limits of its own for that; 0 is none."""
+    if pool.guard is None or pool.guard.queue is None:
+        return
+    timeouts, longest_s = pool.timeouts, pool.guard.queue.timeout
+    total_s = timeouts.request * timeouts.buffer
+    cut, ejected = "requests in line would be cut with 504", "waiting would count as failing, and eject endpoints"
+    limits = (
+        ("timeouts", "idle", timeouts.idle, "", cut),
+        ("timeouts", "request", total_s, " with its buffer", cut),
+        ("retries", "stuck_after", pool.retries.stuck_after, "", ejected),
+    )
+    for section, field, limit_s, how, why in limits:
+        if 0 < limit_s <= longest_s:
+            text = (
+                f"{limit_s:g} s{how} is not longer than guard.queue.timeout of {longest_s:g} s: {why}; "
+                "give a longer time, or a shorter guard.queue.timeout"
+            )
+            yield Finding((*path, section, field), text)
 
 
 def tenants_can_be_told_apart(policy: Policy) -> Iterator[Finding]:

@@ -30,7 +30,7 @@ class RetrySpec(Model):
     """Base of Envoy's exponential back-off between tries."""
     on_status: list[Annotated[int, Field(ge=400, le=599)]] = Field(default_factory=lambda: [502, 503, 504])
     """Answers that are tried again, beside connections that fail or break. Not 500: a request that breaks the
-    engine would break the next one as well."""
+    engine would break the next one as well. Not 429 with `guard`: that is what waiting in vain ends with."""
     budget_percent: float = Field(50.0, ge=0, le=1000)
     """Most retries under way, in percent of the requests under way for the first time: the load a brown-out can
     add. 50: the requests of one endpoint in four find a place when it dies."""
@@ -62,7 +62,7 @@ class TimeoutSpec(Model):
 
 class HedgingSpec(Model):
     """A second try for small requests whose answer does not begin; the first answer is taken. Such a request is
-    sent twice at most, also when it fails, since Envoy starts one more try after each silence."""
+    sent twice at most, also when it fails, since Envoy starts one more try after each silence. Not with `guard`."""
 
     after: Duration
     """Silence after which the second try is started, on another endpoint. The 95th percentile of whole answers is
@@ -89,7 +89,9 @@ class QueueSpec(Model):
     """Requests that wait for a guarded endpoint when every one is full."""
 
     timeout: Duration = 5.0
-    """Longest wait; then 429 with `retry-after`. 5 s: what a person at a chat bears before the first word."""
+    """Longest wait; then 429 with `retry-after`. Below `timeouts.idle`, `retries.stuck_after` and
+    `timeouts.request` with its buffer, as far as they are in force. 5 s: what a person at a chat bears before the
+    first word."""
     max_waiting: int = Field(64, ge=1, le=10_000)
     """Most requests that wait for one endpoint; further ones are refused at once."""
 

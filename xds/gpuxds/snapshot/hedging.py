@@ -15,7 +15,6 @@ from envoy_data_plane.envoy.type.matcher import v3 as matcher
 
 from gpuxds.policy.model import PoolSpec
 from gpuxds.policy.requests import HedgingSpec
-from gpuxds.snapshot.capacity import elsewhere
 from gpuxds.snapshot.retries import retry_policy
 from gpuxds.snapshot.streaming import HEADER
 
@@ -29,7 +28,7 @@ def with_hedging(route: route_v3.Route, pool: PoolSpec) -> list[route_v3.Route]:
     assert copy.route is not None
     copy.name = f"{route.name}-hedged"
     copy.match.headers += small_and_whole(pool.hedging)
-    copy.route.retry_policy = elsewhere(pool, retry_policy(pool.retries, pool.hedging.after))
+    copy.route.retry_policy = retry_policy(pool.retries, pool.hedging.after)
     copy.route.hedge_policy = route_v3.HedgePolicy(hedge_on_per_try_timeout=True)
     return [copy, route]
 
