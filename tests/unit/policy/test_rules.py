@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gpuxds.policy.loader import load_text
 from gpuxds.policy.rules import rules
 
@@ -42,3 +44,57 @@ tenants:
     )
     assert "told by x-team, through each proxy: acme 10 per second and 100 at once, probes without limit" in text
     assert "each other one 2 per second and 5 at once" in text
+
+
+PRIORITIES = """
+tenants: {header: x-org, default: {requests_per_second: 5}}
+priorities:
+  trusted_headers: [x-team]
+  default: LOW
+  reserved_percent: 5
+  rules:
+    - {header: x-team, values: [shop, till], priority: HIGH}
+    - {tenants: [acme], priority: NORMAL}
+"""
+
+
+def test_priorities_say_who_has_which_and_what_each_leaves_to_others() -> None:
+    text = told("guard: {queue: {}}", PRIORITIES)
+    assert "by the first that fits: x-team shop or till HIGH, tenant acme NORMAL, every other LOW\n" in text
+    assert "NORMAL leaves 5 %, rounded up to whole requests, to HIGH and URGENT; LOW leaves twice as much" in text
+    assert "a retry ranks one level higher there, up to URGENT" in text
+
+
+def test_priorities_have_no_sentence_on_what_they_do_not_do_in_a_pool() -> None:
+    assert "priority" not in told("match: {prefix: /b}", EXTRA_POOL)
+    assert "NORMAL leaves" not in told("guard: {queue: {}}", PRIORITIES.replace("percent: 5", "percent: 0"))
+    assert "in line" not in told("guard: {}", PRIORITIES)
+
+
+EXTRA_POOL = f"""\
+  - name: guarded
+    guard: {{}}
+    endpoints: [{{id: y, address: '10.0.0.2:80', gpu: {{model: H100-80}}}}]
+{PRIORITIES}"""
+
+
+@pytest.mark.parametrize(
+    ("pool", "expected"),
+    [
+        ("guard: {queue: {timeout: 2s, max_waiting: 7}}",
+         "a full guard sends a request elsewhere, as one of its retries; at its last try, or when every endpoint "
+         "was tried, it is kept in line, up to 2 s, 7 at each endpoint at most, and then refused with 429"),
+        ("guard: {}", "at its last try, or when every endpoint was tried, it is refused with 429 at once"),
+        ("retries: {attempts: 0}\n    guard: {queue: {}}",
+         "at a full guard a request is kept in line, up to 5 s, 64 at each endpoint at most, and then refused"),
+        ("retries: {attempts: 0}\n    guard: {}", "at a full guard a request is refused with 429 at once"),
+    ],
+)  # fmt: skip
+def test_guards_say_what_becomes_of_a_request_that_finds_them_full(pool: str, expected: str) -> None:
+    assert expected in told(pool)
+
+
+def test_a_retry_budget_is_shown_where_it_is_in_force_only() -> None:
+    assert "retries under way: at most 50 %" in told()
+    assert "under way" not in told("guard: {}")
+    assert "guard" not in told()

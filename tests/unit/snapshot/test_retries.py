@@ -115,8 +115,8 @@ def test_explain_lists_the_rules_of_a_pool_that_uses_them_all() -> None:
     )
     policy = one_pool(2, parts)
     assert rules(policy, policy.pools[0]) == [
-        "up to 3 retries, each on an endpoint not tried yet, before the first byte only, after: a connection that "
-        "fails or breaks, 502, 503",
+        "up to 3 retries, each on an endpoint not tried yet while there is one (unless weights differ by more than "
+        "2,000 times), before the first byte only, after: a connection that fails or breaks, 502, 503",
         "retries under way: at most 50 % of the requests under way for the first time, 10 in any case",
         "requests of up to 16384 bytes that are not streamed: one more try beside the first after 3 s of silence, "
         "and no further ones",

@@ -24,8 +24,8 @@ class RetrySpec(Model):
     """How Envoy retries on another endpoint; only before the first response byte."""
 
     attempts: int = Field(3, ge=0, le=10)
-    """Retries after the first try, each on an endpoint not tried yet; 0 turns them off. 3 survives three endpoints
-    that die at once."""
+    """Retries after the first try, each on an endpoint not tried yet while there is one, unless weights differ by
+    more than 2,000 times; 0 turns them off. 3 survives three endpoints that die at once."""
     back_off: Duration = 0.025
     """Base of Envoy's exponential back-off between tries."""
     on_status: list[Annotated[int, Field(ge=400, le=599)]] = Field(default_factory=lambda: [502, 503, 504])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gpuxds.policy.model import Policy, PoolSpec
+from gpuxds.policy.requests import PriorityRuleSpec
 from gpuxds.policy.slices import large_of
 from gpuxds.policy.tenants import KINDS, UNLIMITED, Bucket, counts_tokens, limits_of
 
@@ -16,7 +17,7 @@ from gpuxds.policy.tenants import KINDS, UNLIMITED, Bucket, counts_tokens, limit
 def rules(policy: Policy, pool: PoolSpec) -> list[str]:
     """Every rule in force for a pool."""
     sizes = [*of_large_requests(pool), *of_estimates(policy, pool), *of_tenants(policy)]
-    return [*sizes, *of_retries(pool), *of_timeouts(pool)]
+    return [*sizes, *of_retries(pool), *of_guards(pool), *of_priorities(policy, pool), *of_timeouts(pool)]
 
 
 def of_large_requests(pool: PoolSpec) -> Iterator[str]:
@@ -70,13 +71,15 @@ def of_retries(pool: PoolSpec) -> Iterator[str]:
         return
     answers = "".join(f", {status}" for status in sorted(set(retries.on_status)))
     yield (
-        f"up to {retries.attempts} retries, each on an endpoint not tried yet, before the first byte only, after: "
-        f"a connection that fails or breaks{answers}"
+        f"up to {retries.attempts} retries, each on an endpoint not tried yet while there is one (unless weights "
+        "differ by more than 2,000 times), before the first byte only, after: a connection that fails or "
+        f"breaks{answers}"
     )
-    yield (
-        f"retries under way: at most {retries.budget_percent:g} % of the requests under way for the first time, "
-        f"{retries.budget_minimum} in any case"
-    )
+    if pool.guard is None:
+        yield (
+            f"retries under way: at most {retries.budget_percent:g} % of the requests under way for the first "
+            f"time, {retries.budget_minimum} in any case"
+        )
     if hedging:
         yield (
             f"requests of up to {hedging.max_body_bytes} bytes that are not streamed: one more try beside the "
@@ -85,6 +88,47 @@ def of_retries(pool: PoolSpec) -> Iterator[str]:
     if retries.stuck_after:
         others = "other requests" if hedging else "any request"
         yield f"{others}: one more try beside the others after every {retries.stuck_after:g} s of silence"
+
+
+def of_guards(pool: PoolSpec) -> Iterator[str]:
+    """What becomes of a request that comes to a full guard."""
+    if pool.guard is None:
+        return
+    queue = pool.guard.queue
+    last = "refused with 429 at once"
+    if queue:
+        line = f"up to {queue.timeout:g} s, {queue.max_waiting} at each endpoint at most"
+        last = f"kept in line, {line}, and then refused with 429"
+    if pool.retries.attempts == 0:
+        yield f"at a full guard a request is {last}"
+    else:
+        yield (
+            "a full guard sends a request elsewhere, as one of its retries; at its last try, or when every "
+            f"endpoint was tried, it is {last}"
+        )
+
+
+def of_priorities(policy: Policy, pool: PoolSpec) -> Iterator[str]:
+    """Who has which priority, and what it is worth at a guard."""
+    spec = policy.priorities
+    if spec is None or pool.guard is None:
+        return
+    yield f"priority, by the first that fits: {', '.join(map(ranked, spec.rules))}, every other {spec.default}"
+    if spec.reserved_percent:
+        yield (
+            f"of an endpoint's capacity NORMAL leaves {spec.reserved_percent:g} %, rounded up to whole requests, "
+            "to HIGH and URGENT; LOW leaves twice as much; each may run one request at least"
+        )
+    if pool.guard.queue:
+        yield (
+            "in line a higher priority goes first, and takes the last place of a full line from a lower one; a "
+            "retry ranks one level higher there, up to URGENT, but does not get the room left to that level"
+        )
+
+
+def ranked(rule: PriorityRuleSpec) -> str:
+    """What a rule says, for example `x-team shop HIGH`."""
+    return f"{rule.header or 'tenant'} {' or '.join(rule.tenants or rule.values)} {rule.priority}"
 
 
 def of_timeouts(pool: PoolSpec) -> Iterator[str]:

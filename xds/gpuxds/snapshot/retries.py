@@ -1,9 +1,9 @@
 """Another try on another endpoint, before the first byte of an answer, and within a budget.
 
 Envoy tries again what failed before its answer began: a connection that fails or breaks, and answers the policy
-names. Each try leaves out the endpoints that were tried, and tells the upstream which attempt it is
-(`x-envoy-attempt-count`), so that whoever queues may let it pass first. A budget bounds the retries under way, so
-that servers which all fail at once do not get a multiple of their load on top.
+names. Each try leaves out the endpoints that were tried while there are others, and tells the upstream which
+attempt it is (`x-envoy-attempt-count`), so that whoever queues may let it pass first. A budget bounds the retries
+under way, so that servers which all fail at once do not get a multiple of their load on top.
 
 A server that accepts requests and never answers cannot be told from a slow one. So nothing is cut for being slow:
 a second try is started beside the first, and the answer that begins first is taken (Envoy's hedging on a try's
