@@ -8,18 +8,45 @@
 --
 -- `settings` is written above this text by gpuxds; each part says what it reads of it.
 
-local byte, find, match, sub, gsub, char = string.byte, string.find, string.match, string.sub, string.gsub, string.char
+local byte, find, match, sub, gsub = string.byte, string.find, string.match, string.sub, string.gsub
 local ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
 
 local EDGE = 2048  -- bytes searched at either end of a body that is too long to be searched as a whole
-local BRACE = byte("{")
+local MOST_PLACES = 10000  -- at which a key is looked at; more would hold up the worker, and no honest body has them
+local LONGEST_UNESCAPED = 65536
+local BRACE, QUOTE, BACKSLASH = byte('{"\\', 1, 3)
+
+-- What keys consist of, by its hexadecimal digits.
+local LETTERS = {["5f"] = "_", ["5F"] = "_"}
+for code = byte("a"), byte("z") do
+  LETTERS[string.format("%02x", code)] = string.char(code)
+  LETTERS[string.format("%02X", code)] = string.char(code)
+end
 
 local estimate, stream  -- set by the parts
 
--- Keys may be written with escapes. Those of quotes and braces stay: as \u0022 they are not what they stand for.
+-- Whether a letter is written as an escape, after as many backslashes as make it one. Encoders do so with < ` and DEL,
+-- but never with letters.
+local function hides_letters(text)
+  if not find(text, "\\u00", 1, true) then return false end
+  for _, begin in ipairs({"\\u005", "\\u006", "\\u007"}) do
+    local at = find(text, begin, 1, true)
+    while at do
+      if LETTERS[sub(text, at + 4, at + 5)] then
+        local first = at
+        while byte(text, first - 1) == BACKSLASH do first = first - 1 end
+        if (at - first) % 2 == 0 then return true end
+      end
+      at = find(text, begin, at + 6, true)
+    end
+  end
+  return false
+end
+
+-- The text with its letters as they are; nil when it is too long for that, which no honest body is.
 local function unescaped(text)
-  if not find(text, "\\u00", 1, true) then return text end
-  return (gsub(text, "\\u00([3-7]%x)", function(hex) return char(tonumber(hex, 16)) end))
+  if not hides_letters(text) then return text end
+  return #text <= LONGEST_UNESCAPED and gsub(text, "\\u00(%x%x)", LETTERS) or nil
 end
 
 function envoy_on_request(handle)

@@ -3,7 +3,7 @@
 --
 -- "stream" with both its marks is a whole string, and what follows it decides: anything but `false` and `null` may be
 -- taken for true. Finding it in a nested object says "streamed" at worst, which cuts nothing. What is no JSON object in
--- UTF-8 (compressed, a form) cannot be known, and is spared like a stream.
+-- UTF-8 (compressed, a form) cannot be known, and is spared like a stream; so is what would take long to search.
 --
 -- Reads `settings.stream`: hedging, request_s, buffer, longest_s and perhaps header.
 
@@ -15,13 +15,15 @@ do
   local function whole(text)
     if byte(text) ~= BRACE and not find(text, "^%s*{") or find(text, "\0", 1, true) then return false end
     text = unescaped(text)
+    if not text then return false end
     local at = 1
-    while true do
+    for _ = 1, MOST_PLACES do
       local _, last = find(text, '"stream"', at, true)
       if last == nil then return true end
       if not find(text, "^%s*:%s*[fn][au]l[sl]", last + 1) and find(text, "^%s*:", last + 1) then return false end
       at = last + 1
     end
+    return false
   end
 
   -- How long a request that is not streamed may take in total, in seconds; 0 without a limit.

@@ -6,7 +6,7 @@
 -- requests and of tokens alike, so their answers are completed here.
 --
 -- `settings` is written above this text by gpuxds: header or key_header with names (hash -> name), requests and tokens
--- (name -> rate and burst, and one of both without a name); `sha256` stands above it where there are keys.
+-- (name -> rate and burst, one of both without a name, and the parts in which its buckets count); `sha256` stands above it where there are keys.
 
 local HEADER = "x-gpuxds-tenant"
 local LIMITED = "x-gpuxds-limited"
@@ -24,7 +24,8 @@ local function tenant(headers)
     return said ~= "" and said or NOBODY
   end
   local said = headers:get(settings.key_header)
-  local key = said and string.match(said, "^%s*[Bb]earer%s+(.-)%s*$") or said
+  local scheme, rest = string.match(said or "", "^%s*(%a+)%s+(.-)%s*$")
+  local key = scheme and string.lower(scheme) == "bearer" and rest or said  -- HTTP's schemes have no case
   return key and key ~= "" and named(key) or NOBODY
 end
 
@@ -47,15 +48,16 @@ local function told(headers, kinds)
     local index = values - place
     local limit = index >= 0 and headers:getAtIndex("x-ratelimit-limit", index)
     if limit and tonumber(limit) < settings.unlimited then
-      found[kind] = {limit, headers:getAtIndex("x-ratelimit-remaining", index)}
+      local parts = settings[kind].parts
+      found[kind] = {tonumber(limit) / parts, tonumber(headers:getAtIndex("x-ratelimit-remaining", index)) / parts}
     end
   end
   headers:remove("x-ratelimit-limit")
   headers:remove("x-ratelimit-remaining")
   headers:remove("x-ratelimit-reset")
   for kind, pair in pairs(found) do
-    headers:replace("x-ratelimit-limit-" .. kind, pair[1])
-    headers:replace("x-ratelimit-remaining-" .. kind, pair[2])
+    headers:replace("x-ratelimit-limit-" .. kind, string.format("%d", pair[1]))
+    headers:replace("x-ratelimit-remaining-" .. kind, string.format("%d", math.floor(pair[2])))
   end
   return found
 end
@@ -91,7 +93,7 @@ function envoy_on_response(handle)
     headers:remove(LIMITED)
     local kind, cost, name = string.match(limited, "^(%a+) (%d*) ?(.*)$")
     if found[kind] and headers:get(":status") == "429" then
-      refuse(handle, headers, kind, kind == "tokens" and tonumber(cost) or 1, name, tonumber(found[kind][2]))
+      refuse(handle, headers, kind, kind == "tokens" and tonumber(cost) or 1, name, found[kind][2])
     end
   end
 end

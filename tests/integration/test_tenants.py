@@ -85,6 +85,26 @@ async def test_requests_above_the_burst_are_refused_until_the_second_that_retry_
         assert (await ask(running, x_tenant="small")).status == 200, "retry-after was right"
 
 
+async def test_retry_after_falls_while_a_slow_bucket_fills(tmp_path: Path) -> None:
+    default = {"requests_per_second": 0.25, "requests_burst": 1}
+    async with stack(tmp_path, FLEET, control_plane=False, envoy=False) as running:
+        await start(running, {"header": "x-tenant", "default": default})
+        assert (await ask(running, x_tenant="a")).status == 200
+        waits = []
+
+        async def served() -> bool:
+            answer = await ask(running, x_tenant="a")
+            if answer.status == 429:
+                assert answer.headers["x-ratelimit-limit-requests"] == "1"
+                waits.append(int(answer.headers["retry-after"]))
+            return answer.status == 200
+
+        await until(served, 10, "the bucket holds a request again")
+        assert waits == sorted(waits, reverse=True)
+        assert waits[0] in (3, 4)
+        assert waits[-1] == 1, "it falls until the bucket holds a request"
+
+
 async def test_tokens_are_drawn_by_their_estimate(tmp_path: Path) -> None:
     default = {"requests_per_second": 100, "tokens_per_second": 100, "tokens_burst": 1000}
     async with stack(tmp_path, FLEET, control_plane=False, envoy=False) as running:

@@ -64,7 +64,7 @@ def test_the_hash_is_right_around_the_ends_of_blocks(length: int) -> None:
     assert tenant(BY_KEY, authorization=f"Bearer {text}") == expected
 
 
-@pytest.mark.parametrize("said", [KEY, f"Bearer {KEY}", f"bearer  {KEY} "])
+@pytest.mark.parametrize("said", [KEY, f"Bearer {KEY}", f"bearer  {KEY} ", f"BEARER {KEY}", f"bEaReR {KEY}"])
 def test_a_known_key_goes_by_its_name(said: str) -> None:
     assert tenant(BY_KEY, authorization=said) == "acme"
 
@@ -84,6 +84,9 @@ REFUSED = [
     ("requests  acme", "0", 1, "an override's rate: 5 a second"),
     ("requests  other", "0", 2, "the default's: one every two seconds"),
     ("requests 500 other", "0", 2, "a request costs one, whatever it is estimated at"),
+    ("requests  other", "499", 2, "half a request and a bit is missing"),
+    ("requests  other", "500", 1, "half a request is missing at half a one a second"),
+    ("requests  other", "999", 1, "not at once"),
     ("tokens 50 other", "40", 1, "10 are missing at 10 a second"),
     ("tokens 51 other", "40", 2, "11 are missing: a second is not enough"),
     ("tokens 600 other", "0", 60, "as much as the bucket holds"),
@@ -96,17 +99,17 @@ def test_retry_after_is_when_the_bucket_holds_enough(
     limited: str, remaining: str, retry_after: int, why: str
 ) -> None:
     kind = limited.partition(" ")[0]
-    values = native("3", remaining) if kind == "requests" else native(["600", "3"], [remaining, "2"])
+    values = native("3000", remaining) if kind == "requests" else native(["600", "3000"], [remaining, "2000"])
     headers, error = answered(limited, **values)
     assert headers["retry-after"] == str(retry_after), why
     assert (headers[":status"], headers["content-type"]) == ("429", "application/json")
-    assert headers[f"x-ratelimit-remaining-{kind}"] == remaining
+    assert headers[f"x-ratelimit-remaining-{kind}"] == (remaining if kind == "tokens" else "0")
     assert error is not None
     assert (error["type"], error["code"], error["param"]) == (kind, "rate_limit_exceeded", None)
 
 
 def test_a_request_above_the_burst_is_not_told_to_come_back() -> None:
-    headers, error = answered("tokens 601 other", **native(["600", "3"], ["600", "2"]))
+    headers, error = answered("tokens 601 other", **native(["600", "3000"], ["600", "2000"]))
     assert headers[":status"] == "413"
     assert "retry-after" not in headers
     assert error is not None
@@ -115,7 +118,7 @@ def test_a_request_above_the_burst_is_not_told_to_come_back() -> None:
 
 
 def test_limits_are_told_by_kind_and_those_of_an_engine_stay_out() -> None:
-    headers, error = answered(None, "200", **native(["7", "600", "3"], ["6", "500", "2"]))
+    headers, error = answered(None, "200", **native(["7", "600", "3000"], ["6", "500", "2999"]))
     assert error is None
     assert {name: value for name, value in headers.items() if name.startswith("x-ratelimit")} == {
         "x-ratelimit-limit-requests": "3",
@@ -133,6 +136,6 @@ def test_a_refusal_of_the_engine_is_passed_on_as_it_is() -> None:
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), max_size=40))
 def test_no_name_breaks_the_answer(name: str) -> None:
-    _, error = answered(f"requests  {name}", **native("3", "0"))
+    _, error = answered(f"requests  {name}", **native("3000", "0"))
     assert error is not None
     assert error["code"] == "rate_limit_exceeded"

@@ -15,11 +15,11 @@ from gpuxds.policy.build import endpoints
 from gpuxds.policy.loader import load_text
 from gpuxds.policy.model import Policy
 from gpuxds.policy.slices import slices_of
-from gpuxds.policy.tenants import Bucket
+from gpuxds.policy.tenants import Bucket, Limits
 from gpuxds.snapshot.body import BODY, GUNZIP
 from gpuxds.snapshot.model import CLUSTER, LISTENER, ROUTES, Resource
 from gpuxds.snapshot.resources import config
-from gpuxds.snapshot.tenants import token_bucket
+from gpuxds.snapshot.tenants import parts, token_bucket
 
 TEXT = """
 version: 1
@@ -94,6 +94,23 @@ def test_a_bucket_fills_at_its_rate(rate: float) -> None:
     assert made.max_tokens == 5
     assert made.fill_interval.total_seconds() >= 0.05, "Envoy takes no shorter one"
     assert made.tokens_per_fill / made.fill_interval.total_seconds() == pytest.approx(rate, rel=0.001)
+
+
+@pytest.mark.parametrize(
+    ("bucket", "others", "expected"),
+    [
+        (Bucket(0.5, 3), {}, 1000),
+        (Bucket(5, 50), {"slow": Bucket(0.9, 9)}, 1000),
+        (Bucket(1, 10), {}, 1),
+        (Bucket(0.5, 3), {"wide": Bucket(9, 10**7)}, 1),
+        (None, {"slow": Bucket(0.1, 1)}, 1000),
+    ],
+)
+def test_buckets_that_fill_slowly_count_in_parts_of_a_request(
+    bucket: Bucket | None, others: dict[str, Bucket], expected: int
+) -> None:
+    assert parts("requests", Limits(bucket, others)) == expected
+    assert parts("tokens", Limits(bucket, others)) == 1
 
 
 def test_every_pool_is_read_when_tokens_of_tenants_are_limited() -> None:

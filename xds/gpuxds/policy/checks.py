@@ -17,6 +17,7 @@ from gpuxds.policy.gpus import PRIORS, memory_of
 from gpuxds.policy.model import EndpointSpec, EngineSignals, GpuSpec, Policy, PoolSpec
 from gpuxds.policy.positions import Path, dotted
 from gpuxds.policy.request_checks import (
+    estimates_are_told_by_a_header_for_it,
     guards_and_tries_fit,
     priorities_can_be_trusted,
     tenants_can_be_told_apart,
@@ -271,6 +272,7 @@ CHECKS: tuple[Callable[[Policy], Iterator[Finding]], ...] = (
     addresses_are_usable,
     envoy_takes_it,
     tries_make_sense,
+    estimates_are_told_by_a_header_for_it,
     gpus_are_known,
     large_requests_have_somewhere_to_run,
     tenants_can_be_told_apart,

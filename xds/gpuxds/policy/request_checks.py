@@ -134,6 +134,13 @@ def bursts_let_something_through(policy: Policy, spec: TenantsSpec) -> Iterator[
             yield Finding(place, text, "warning")
 
 
+def estimates_are_told_by_a_header_for_it(policy: Policy) -> Iterator[Finding]:
+    """The header that may state an estimate; a gateway may use the name under which we say it."""
+    name = policy.estimate.trust_header
+    if name != "x-gpuxds-estimated-tokens":
+        yield from is_clients_header(("estimate", "trust_header"), name)
+
+
 def is_clients_header(path: Path, name: str | None) -> Iterator[Finding]:
     """A header that clients or a gateway set, and not Envoy, HTTP or we."""
     if name and (name.lower().startswith(OWN_HEADERS) or name.lower() in HTTP_HEADERS):

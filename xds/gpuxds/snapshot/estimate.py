@@ -18,6 +18,8 @@ from gpuxds.snapshot.replies import error_reply, has_status
 
 HEADER = "x-gpuxds-estimated-tokens"
 LEAST_SEARCHED_BYTES = 16_384
+EVERY_BODY_BYTES = 2**40
+"""More than any body has; over HTTP/2 one may exceed `max_body_bytes` by a window."""
 
 
 def read(policy: Policy, pool: PoolSpec) -> bool:
@@ -43,7 +45,10 @@ def estimating(policy: Policy) -> dict[str, Literal]:
 
 
 def searched_bytes(policy: Policy) -> int:
-    """Bodies up to this size are searched as a whole: longer ones are large by their size alone, in every pool."""
+    """Bodies up to this size are searched as a whole. Where tokens are limited that is every body; else longer ones
+    are large by their size alone, in every pool."""
+    if counts_tokens(policy):
+        return EVERY_BODY_BYTES
     limits = [pool.large_requests.over_tokens for pool in policy.pools if pool.large_requests]
     return max(LEAST_SEARCHED_BYTES, math.ceil(max(limits, default=0) / policy.estimate.tokens_per_byte))
 

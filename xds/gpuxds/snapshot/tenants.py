@@ -29,6 +29,9 @@ from gpuxds.snapshot.lua import Literal, lua_filter
 HEADER = "x-gpuxds-tenant"
 LIMITED = "x-gpuxds-limited"
 """Response header between Envoy's filters: kind, tokens and tenant of a request that was refused."""
+FINE = 1000
+"""Parts of a request in which buckets count that fill more slowly than one a second: what is left in a bucket is
+told in whole parts only, and how long a client has to wait follows from it."""
 ALWAYS = core.RuntimeFractionalPercent(
     default_value=envoy_type.FractionalPercent(numerator=100), runtime_key="gpuxds.tenants"
 )
@@ -58,7 +61,7 @@ def limit_filter(policy: Policy, kind: Kind) -> list[hcm.HttpFilter]:
         filter_enabled=ALWAYS,
         filter_enforced=ALWAYS,
         descriptors=descriptors(kind, limits),
-        rate_limits=[counted(kind)],
+        rate_limits=[counted(kind, parts(kind, limits))],
         max_dynamic_descriptors=policy.tenants.max_unknown,
         always_consume_default_token_bucket=False,
         enable_x_ratelimit_headers=ratelimit.XRateLimitHeadersRfcVersion.DRAFT_VERSION_03,
@@ -67,13 +70,21 @@ def limit_filter(policy: Policy, kind: Kind) -> list[hcm.HttpFilter]:
     return [hcm.HttpFilter(name=f"gpuxds.{kind}", typed_config=PackedMessage.pack(message))]
 
 
-def counted(kind: Kind) -> route_v3.RateLimit:
+def parts(kind: Kind, limits: Limits) -> int:
+    """In how many parts buckets of a kind count; Envoy's hold no more than `UNLIMITED`."""
+    found = [bucket for bucket in (limits.default, *limits.named.values()) if bucket and bucket.burst < UNLIMITED]
+    slow = kind == "requests" and any(bucket.rate < 1 for bucket in found)
+    return FINE if slow and all(bucket.burst * FINE < UNLIMITED for bucket in found) else 1
+
+
+def counted(kind: Kind, of: int) -> route_v3.RateLimit:
     """Which bucket a request draws from, and how much."""
     by_tenant = route_v3.RateLimitActionRequestHeaders(header_name=HEADER, descriptor_key=kind)
     tokens = route_v3.RateLimitHitsAddend(format=f"%REQ({TOKENS_HEADER})%")
+    request = route_v3.RateLimitHitsAddend(number=of) if of > 1 else None
     return route_v3.RateLimit(
         actions=[route_v3.RateLimitAction(request_headers=by_tenant)],
-        hits_addend=tokens if kind == "tokens" else None,
+        hits_addend=tokens if kind == "tokens" else request,
     )
 
 
@@ -82,18 +93,20 @@ def descriptors(kind: Kind, limits: Limits) -> list[ratelimit.LocalRateLimitDesc
     everybody: list[tuple[str, Bucket]] = [("", limits.default)] if limits.default else []
     return [
         ratelimit.LocalRateLimitDescriptor(
-            entries=[ratelimit.RateLimitDescriptorEntry(key=kind, value=name)], token_bucket=token_bucket(found)
+            entries=[ratelimit.RateLimitDescriptorEntry(key=kind, value=name)],
+            token_bucket=token_bucket(found, parts(kind, limits)),
         )
         for name, found in [*everybody, *limits.named.items()]
     ]
 
 
-def token_bucket(bucket: Bucket) -> envoy_type.TokenBucket:
-    """As Envoy states it: whole tokens per interval. It fills steadily, not at the interval's end."""
+def token_bucket(bucket: Bucket, of: int = 1) -> envoy_type.TokenBucket:
+    """As Envoy states it: whole tokens, `of` for a request, per interval. It fills steadily, not at the interval's
+    end."""
     tokens = max(1, math.ceil(bucket.rate))
     return envoy_type.TokenBucket(
-        max_tokens=bucket.burst,
-        tokens_per_fill=tokens,
+        max_tokens=min(UNLIMITED, bucket.burst * of),
+        tokens_per_fill=min(UNLIMITED, tokens * of),
         fill_interval=timedelta(milliseconds=round(1000 * tokens / bucket.rate)),
     )
 
@@ -108,15 +121,15 @@ def settings(spec: TenantsSpec) -> dict[str, Literal]:
         "names": names if spec.api_key_header else None,
         "kinds": list(found),
         "unlimited": UNLIMITED,
-        **{kind: told(limits) for kind, limits in found.items()},
+        **{kind: told(limits, parts(kind, limits)) for kind, limits in found.items()},
     }
 
 
-def told(limits: Limits) -> Literal:
+def told(limits: Limits, of: int) -> Literal:
     """Limits for the script."""
 
     def pair(bucket: Bucket) -> Literal:
         return {"rate": bucket.rate, "burst": bucket.burst}
 
     default = pair(limits.default) if limits.default else None
-    return {"default": default, "named": {name: pair(found) for name, found in limits.named.items()}}
+    return {"parts": of, "default": default, "named": {name: pair(found) for name, found in limits.named.items()}}
