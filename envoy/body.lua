@@ -25,25 +25,22 @@ end
 
 local estimate, stream  -- set by the parts
 
--- Whether a letter is written as an escape, after as many backslashes as make it one. Encoders do so with < ` and DEL,
--- but never with letters.
+-- Whether a letter is written as an escape, and not after a backslash that is escaped itself. Encoders do so with <, `
+-- and é, but never with letters.
 local function hides_letters(text)
-  if not find(text, "\\u00", 1, true) then return false end
-  for _, begin in ipairs({"\\u005", "\\u006", "\\u007"}) do
-    local at = find(text, begin, 1, true)
-    while at do
-      if LETTERS[sub(text, at + 4, at + 5)] then
-        local first = at
-        while byte(text, first - 1) == BACKSLASH do first = first - 1 end
-        if (at - first) % 2 == 0 then return true end
-      end
-      at = find(text, begin, at + 6, true)
+  local at = find(text, "\\u00", 1, true)
+  while at do
+    if LETTERS[sub(text, at + 4, at + 5)] then
+      local first = at
+      while byte(text, first - 1) == BACKSLASH do first = first - 1 end
+      if (at - first) % 2 == 0 then return true end
     end
+    at = find(text, "\\u00", at + 4, true)
   end
   return false
 end
 
--- The text with its letters as they are; nil when it is too long for that, which no honest body is.
+-- The text with its letters in place of their escapes; nil when that would take long. No honest body has such escapes.
 local function unescaped(text)
   if not hides_letters(text) then return text end
   return #text <= LONGEST_UNESCAPED and gsub(text, "\\u00(%x%x)", LETTERS) or nil

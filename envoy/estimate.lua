@@ -62,7 +62,7 @@ do
   local function asked_for(text)
     text = unescaped(text)
     if not text then return MOST, 1 end
-    return largest(text, '_tokens"', LENGTHS), max(1, largest(text, '"n"', COUNTS), largest(text, '"best_of"', COUNTS))
+    return largest(text, '_tokens"', LENGTHS), max(1, largest(text, '"n"', COUNTS), largest(text, '_of"', COUNTS))
   end
 
   local function estimated(length, first, last)

@@ -6,7 +6,8 @@
 -- requests and of tokens alike, so their answers are completed here.
 --
 -- `settings` is written above this text by gpuxds: header or key_header with names (hash -> name), requests and tokens
--- (name -> rate and burst, one of both without a name, and the parts in which its buckets count); `sha256` stands above it where there are keys.
+-- (name -> rate and burst, one of both without a name, and the parts in which its buckets count); `sha256` stands above
+-- it where there are keys.
 
 local HEADER = "x-gpuxds-tenant"
 local LIMITED = "x-gpuxds-limited"
@@ -24,9 +25,10 @@ local function tenant(headers)
     return said ~= "" and said or NOBODY
   end
   local said = headers:get(settings.key_header)
-  local scheme, rest = string.match(said or "", "^%s*(%a+)%s+(.-)%s*$")
+  local scheme, rest = string.match(said or "", "^%s*(%a+)%s+(.*)")
   local key = scheme and string.lower(scheme) == "bearer" and rest or said  -- HTTP's schemes have no case
-  return key and key ~= "" and named(key) or NOBODY
+  key = key and string.match(key, "^.*%S")
+  return key and named(key) or NOBODY
 end
 
 function envoy_on_request(handle)
@@ -40,7 +42,7 @@ local function limit_of(kind, name)
 end
 
 -- Headers that say which of the two limits they are about. Envoy's filters add theirs from the last to the first, so
--- the values of requests come after those of tokens.
+-- the values of requests come after those of tokens. Gives both numbers of each kind, in parts.
 local function told(headers, kinds)
   local values = headers:getNumValues("x-ratelimit-limit")
   local found = {}
@@ -48,22 +50,28 @@ local function told(headers, kinds)
     local index = values - place
     local limit = index >= 0 and headers:getAtIndex("x-ratelimit-limit", index)
     if limit and tonumber(limit) < settings.unlimited then
-      local parts = settings[kind].parts
-      found[kind] = {tonumber(limit) / parts, tonumber(headers:getAtIndex("x-ratelimit-remaining", index)) / parts}
+      found[kind] = {tonumber(limit), tonumber(headers:getAtIndex("x-ratelimit-remaining", index))}
     end
   end
   headers:remove("x-ratelimit-limit")
   headers:remove("x-ratelimit-remaining")
   headers:remove("x-ratelimit-reset")
   for kind, pair in pairs(found) do
-    headers:replace("x-ratelimit-limit-" .. kind, string.format("%d", pair[1]))
-    headers:replace("x-ratelimit-remaining-" .. kind, string.format("%d", math.floor(pair[2])))
+    local parts = settings[kind].parts
+    headers:replace("x-ratelimit-limit-" .. kind, string.format("%d", pair[1] / parts))
+    headers:replace("x-ratelimit-remaining-" .. kind, string.format("%d", math.floor(pair[2] / parts)))
   end
   return found
 end
 
 local function error_body(message, kind, code)
   return string.format('{"error": {"message": "%s", "type": "%s", "param": null, "code": "%s"}}', message, kind, code)
+end
+
+-- Whole seconds until a bucket has filled by so much; the dust of floating point is no second of its own.
+local function seconds(amount, remaining, kind, limit)
+  local parts = settings[kind].parts
+  return math.ceil((amount * parts - remaining) / (limit.rate * parts) - 1e-6)
 end
 
 local function refuse(handle, headers, kind, cost, name, remaining)
@@ -75,9 +83,9 @@ local function refuse(handle, headers, kind, cost, name, remaining)
     body = error_body(string.format("this request is estimated at %d tokens; tenant %s may use %d at once",
       cost, shown, limit.burst), "invalid_request_error", "request_exceeds_limit")
   else
-    local wait_s = math.max(1, math.ceil((cost - remaining) / limit.rate))
+    local wait_s = math.max(1, seconds(cost, remaining, kind, limit))
     headers:replace("retry-after", string.format("%d", wait_s))
-    headers:replace("x-ratelimit-reset-" .. kind, string.format("%ds", math.ceil((limit.burst - remaining) / limit.rate)))
+    headers:replace("x-ratelimit-reset-" .. kind, string.format("%ds", seconds(limit.burst, remaining, kind, limit)))
     body = error_body(string.format("tenant %s may use %s %s per second and %d at once; try again in %d s",
       shown, limit.rate, kind, limit.burst, wait_s), kind, "rate_limit_exceeded")
   end

@@ -197,6 +197,17 @@ def test_where_tokens_are_limited_nothing_is_too_long_to_be_searched() -> None:
     assert estimate(body) == math.ceil(prompt_of(body) + 700)
 
 
+def test_white_space_after_a_key_takes_no_time() -> None:
+    body = b'{"max_tokens":' + b" " * 1_000_000 + b"}"
+    assert estimate(body) == math.ceil(prompt_of(body) + 256)
+
+
+def test_an_escape_may_stand_right_behind_what_looks_like_one() -> None:
+    body = rb'{"x": "\\u00\u0061", "max_tok\u0065ns": 700}'
+    assert estimate(body) == math.ceil(prompt_of(body) + 700)
+    assert estimate(rb'{"x": "\\u006\u0061' + b"x" * 100_000 + b'"}') == 10**9
+
+
 def test_a_long_body_with_letters_as_escapes_counts_as_the_most_there_is() -> None:
     long = b"x" * 100_000
     assert estimate(b'{"m\\u0061x_tokens": 5, "p": "' + long + b'"}') == 10**9

@@ -21,7 +21,11 @@ pools: [{name: a, endpoints: [{id: x, address: '10.0.0.1:80', gpu: {model: L4}}]
 KEY = "sk-acme-0123456789"
 DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
 LIMITS = {"requests_per_second": 0.5, "requests_burst": 3, "tokens_per_second": 10, "tokens_burst": 600}
-BY_HEADER = {"header": "x-tenant", "default": LIMITS, "overrides": {"acme": {"requests_per_second": 5}}}
+BY_HEADER = {
+    "header": "x-tenant",
+    "default": LIMITS,
+    "overrides": {"acme": {"requests_per_second": 5}, "slow": {"requests_per_second": 0.1}},
+}
 BY_KEY = {"api_key_header": "authorization", "default": LIMITS, "overrides": {"acme": {"key_sha256": [DIGEST]}}}
 
 
@@ -69,6 +73,10 @@ def test_a_known_key_goes_by_its_name(said: str) -> None:
     assert tenant(BY_KEY, authorization=said) == "acme"
 
 
+def test_a_key_with_much_white_space_inside_takes_no_time() -> None:
+    assert tenant(BY_KEY, authorization="Bearer a" + " " * 400_000 + "b").startswith("key-")
+
+
 def test_an_unknown_key_is_never_told_on() -> None:
     assert KEY[:8] not in tenant(BY_KEY, authorization=f"Bearer {KEY}x")
 
@@ -87,6 +95,8 @@ REFUSED = [
     ("requests  other", "499", 2, "half a request and a bit is missing"),
     ("requests  other", "500", 1, "half a request is missing at half a one a second"),
     ("requests  other", "999", 1, "not at once"),
+    ("requests  slow", "700", 3, "0.3 / 0.1 is a little above 3 for a computer"),
+    ("requests  slow", "699", 4, "and this is really above"),
     ("tokens 50 other", "40", 1, "10 are missing at 10 a second"),
     ("tokens 51 other", "40", 2, "11 are missing: a second is not enough"),
     ("tokens 600 other", "0", 60, "as much as the bucket holds"),

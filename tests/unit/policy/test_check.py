@@ -188,6 +188,7 @@ REFUSED = [
     ("    endpoints:", "    timeouts: {header: 'x wait'}\n    endpoints:", "pools[0].timeouts.header: 'x wait' must match"),
     ("    endpoints:", "    timeouts: {header: X-Envoy-Max-Retries}\n    endpoints:", "HTTP's or ours; name one that clients set"),
     ("version: 1", "version: 1\nestimate: {trust_header: content-length}", "HTTP's or ours; name one that clients set"),
+    ("version: 1", "version: 1\nestimate: {trust_header: authorization}", "name a header in which a gateway says tokens"),
     ("    endpoints:", "    timeouts: {buffer: 0.5}\n    endpoints:", "timeouts.buffer: 0.5 must be at least 1"),
     ("    endpoints:", "    strategy: 5\n    endpoints:", "must be a name or a mapping"),
     ("version: 1", "version: '1'", "write 1 without quotes"),

@@ -137,7 +137,10 @@ def bursts_let_something_through(policy: Policy, spec: TenantsSpec) -> Iterator[
 def estimates_are_told_by_a_header_for_it(policy: Policy) -> Iterator[Finding]:
     """The header that may state an estimate; a gateway may use the name under which we say it."""
     name = policy.estimate.trust_header
-    if name != "x-gpuxds-estimated-tokens":
+    if name == "authorization":
+        text = "'authorization' says who asks; name a header in which a gateway says tokens, for example x-tokens"
+        yield Finding(("estimate", "trust_header"), text)
+    elif name != "x-gpuxds-estimated-tokens":
         yield from is_clients_header(("estimate", "trust_header"), name)
 
 
