@@ -12,6 +12,7 @@ from envoy_data_plane.envoy.data.accesslog import v3 as log_data
 from envoy_data_plane.envoy.service.accesslog import v3 as log_service
 from envoy_data_plane.envoy.service.discovery import v3 as discovery
 from envoy_data_plane.envoy.service.load_stats import v3 as load_stats
+from envoy_data_plane.envoy.service.runtime import v3 as runtime
 
 from gpuxds.wire import xds_pb2 as pb
 
@@ -31,6 +32,7 @@ THEIRS: dict[str, Any] = {
     "StreamAccessLogsMessage": log_service.StreamAccessLogsMessage,
     "StreamAccessLogsResponse": log_service.StreamAccessLogsResponse,
     "LoadStatsRequest": load_stats.LoadStatsRequest, "LoadStatsResponse": load_stats.LoadStatsResponse,
+    "Runtime": runtime.Runtime,
 }  # fmt: skip
 
 
